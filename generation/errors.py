@@ -1,0 +1,95 @@
+"""Every error that the models' floor raises, as one tree.
+
+    GenerationError
+    +-- InvalidRequestError      the request cannot be served as it is; retrying does not help
+    |   +-- PromptTooLongError   one message is longer than the model's context
+    +-- ModelError               the model cannot be had or used
+    |   +-- ModelNotFoundError   no such model in the catalogue, in the cache, on the hub or on disk
+    |   +-- ModelCorruptError    a file is broken or its hash is not the pinned one
+    |   +-- DiskFullError        not enough room to download or convert
+    +-- BackendError             a remote engine failed
+    |   +-- BackendUnavailableError   it cannot be reached or answered 5xx
+    +-- OutOfMemoryError         one request does not fit, even alone
+
+Messages are written for the person who can act on them and never contain prompts, answers or secrets.
+"""
+
+
+class GenerationError(Exception):
+    """Root of every error raised by ``generation``.
+
+    Attributes:
+        code: Stable machine-readable name, carried in events and shown by scripts.
+        retryable: Whether the same request may succeed when it is tried again.
+    """
+
+    code = "generation_error"
+    retryable = False
+
+
+class InvalidRequestError(GenerationError):
+    """The request cannot be served as it is."""
+
+    code = "invalid_request"
+
+
+class PromptTooLongError(InvalidRequestError):
+    """One message alone is longer than the model's context allows.
+
+    Args:
+        prompt_tokens: Tokens the shortest acceptable prompt would need.
+        limit_tokens: Tokens that are available for a prompt.
+    """
+
+    code = "prompt_too_long"
+
+    def __init__(self, prompt_tokens: int, limit_tokens: int) -> None:
+        super().__init__(
+            f"The message is too long: it needs {prompt_tokens} tokens and this model accepts {limit_tokens}. "
+            "Shorten it or split it into parts."
+        )
+        self.prompt_tokens = prompt_tokens
+        self.limit_tokens = limit_tokens
+
+
+class ModelError(GenerationError):
+    """A model cannot be had or used."""
+
+    code = "model_error"
+
+
+class ModelNotFoundError(ModelError):
+    """No such model in the catalogue, in the cache, on the hub or on disk."""
+
+    code = "model_not_found"
+
+
+class ModelCorruptError(ModelError):
+    """A model file is broken or its hash is not the pinned one."""
+
+    code = "model_corrupt"
+
+
+class DiskFullError(ModelError):
+    """There is not enough room to download or convert a model."""
+
+    code = "disk_full"
+
+
+class BackendError(GenerationError):
+    """A remote engine failed."""
+
+    code = "backend_error"
+
+
+class BackendUnavailableError(BackendError):
+    """A remote engine cannot be reached, timed out or answered 5xx."""
+
+    code = "backend_unavailable"
+    retryable = True
+
+
+class OutOfMemoryError(GenerationError):
+    """One request does not fit into memory, even alone."""
+
+    code = "out_of_memory"

@@ -1,0 +1,207 @@
+"""What crosses Redis: frozen, versioned models, JSON only.
+
+A ``Request`` travels from a front-end to a worker as the arguments of an rq job; an ``Event`` travels back on the
+front-end's stream. Whoever reads one refuses what it does not understand with ``ContractError`` and leaves the
+payload where it can be inspected; nothing is guessed and nothing is imported by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from workers.errors import ContractError
+
+CONTRACT_VERSION = 1
+
+_M = TypeVar("_M", "Request", "Event")
+
+#: rq accepts ``[A-Za-z0-9_-]`` in job ids; ``__`` separates the tenant from the key, so neither part may contain it.
+_ID = re.compile(r"[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*")
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=f"^{_ID.pattern}$")]
+FrontEnd = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9._-]+$")]
+
+Kind = Literal["chat"]
+EventType = Literal["started", "progress", "retrying", "finished", "failed", "refused", "cancelled"]
+TERMINAL_EVENTS: frozenset[EventType] = frozenset({"finished", "failed", "refused", "cancelled"})
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ChatMessage(_Frozen):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(max_length=200_000)
+
+
+class ChatOptions(_Frozen):
+    """How an answer is sampled; ranges and meaning are those of ``generation.types.Sampling``."""
+
+    max_new_tokens: int = Field(default=512, ge=1, le=1_000_000)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0, le=1_000_000)
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    repetition_penalty: float = Field(default=1.0, ge=1, le=2)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    stop: tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...] = Field(default=(), max_length=8)
+
+
+class ChatBody(_Frozen):
+    """What a chat job carries."""
+
+    kind: Literal["chat"] = "chat"
+    messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=2_000)
+    options: ChatOptions = ChatOptions()
+
+
+class ReplyTo(_Frozen):
+    """Where the answer goes: the front-end's stream, and whatever that front-end needs to find the place again."""
+
+    front_end: FrontEnd
+    handle: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+
+class Request(_Frozen):
+    """One prompt on its way to a worker.
+
+    Attributes:
+        tenant: Guild or workspace, prefixed by its platform (``discord-1234``): the unit of fairness.
+        idempotency_key: The same key never makes two jobs; derived from the platform's own event id.
+        cost_gpu_s: Estimated cost in GPU-seconds, replaced by the measured one when the job ends.
+        timeout_s: Longest run of one attempt.
+        created_at_s: Unix time at which the prompt was accepted.
+    """
+
+    v: Literal[1] = CONTRACT_VERSION
+    platform: Identifier
+    tenant: Identifier
+    channel: Identifier
+    user: Identifier
+    idempotency_key: Identifier
+    reply: ReplyTo
+    body: ChatBody
+    cost_gpu_s: float = Field(default=1.0, gt=0, le=86_400)
+    timeout_s: float = Field(default=300.0, gt=0, le=86_400)
+    created_at_s: float = Field(ge=0)
+
+    @property
+    def job_id(self) -> str:
+        """``{tenant}__{key}``: the queue reads the tenant off the id, and the key makes it idempotent."""
+        return f"{self.tenant}__{self.idempotency_key}"
+
+    @property
+    def kind(self) -> Kind:
+        """Which engine runs it."""
+        return self.body.kind
+
+
+class UsageReport(_Frozen):
+    """What a job took; fields and units are those of ``generation.types.Usage``, plus the wait in the queue."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    dropped_messages: int = 0
+    queued_s: float = 0.0
+    ttft_s: float = 0.0
+    duration_s: float = 0.0
+    gpu_s: float = 0.0
+
+
+class Failure(_Frozen):
+    """Why a job ended without an answer, in words for the user."""
+
+    code: str = Field(max_length=80)
+    message: str = Field(max_length=2_000)
+    retry_after_s: float | None = None
+
+
+class Event(_Frozen):
+    """One step in a job's life, as its front-end sees it. Exactly one terminal event ends each job.
+
+    Attributes:
+        execution_id: Which attempt; its text lies under ``keys.text(execution_id)``.
+        attempt: 1 for the first run.
+        text_bytes: Length of the UTF-8 text at this moment; on ``finished`` the length of the whole answer.
+    """
+
+    v: Literal[1] = CONTRACT_VERSION
+    type: EventType
+    job_id: str = Field(min_length=1, max_length=200)
+    reply: ReplyTo
+    at_s: float = Field(ge=0)
+    execution_id: str | None = None
+    attempt: int = Field(default=1, ge=1)
+    text_bytes: int = Field(default=0, ge=0)
+    finish_reason: Literal["stop", "length", "deadline"] | None = None
+    usage: UsageReport | None = None
+    failure: Failure | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this ends the job."""
+        return self.type in TERMINAL_EVENTS
+
+
+def tenant_of(job_id: str) -> str:
+    """The tenant that a job id names, or ``-`` for ids that this product did not make."""
+    tenant, separator, _ = job_id.partition("__")
+    return tenant if separator else "-"
+
+
+def encode(model: Request | Event) -> str:
+    """JSON with every default left out, so that payloads stay small."""
+    return json.dumps({"v": model.v, **model.model_dump(mode="json", exclude_defaults=True)}, separators=(",", ":"))
+
+
+def decode_request(raw: str | bytes | dict[str, Any]) -> Request:
+    """Read a request.
+
+    Raises:
+        ContractError: It is not JSON, of an unknown version, or malformed.
+    """
+    return _decode(Request, raw)
+
+
+def decode_event(raw: str | bytes | dict[str, Any]) -> Event:
+    """Read an event.
+
+    Raises:
+        ContractError: It is not JSON, of an unknown version, or malformed.
+    """
+    return _decode(Event, raw)
+
+
+def _decode(model: type[_M], raw: str | bytes | dict[str, Any]) -> _M:
+    name = model.__name__.lower()
+    try:
+        data = json.loads(raw) if isinstance(raw, str | bytes) else raw
+    except (ValueError, RecursionError):
+        raise ContractError(f"The {name} is not JSON.") from None
+    if not isinstance(data, dict):
+        raise ContractError(f"The {name} is not a JSON object.")
+    version = data.get("v")
+    if version != CONTRACT_VERSION:
+        raise ContractError(
+            f"The {name} has contract version {str(version)[:20]!r}; this process speaks {CONTRACT_VERSION}. "
+            "Bring bots and workers to the same release."
+        )
+    try:
+        return model.model_validate_json(json.dumps(data))
+    except (ValidationError, ValueError, TypeError, RecursionError) as error:
+        raise ContractError(f"The {name} is malformed: {_places(error)}.") from None
+
+
+def _places(error: Exception) -> str:
+    """Which fields are wrong and why, without their values: payloads carry prompts."""
+    if not isinstance(error, ValidationError):
+        return "it cannot be represented as JSON"
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'object'}: {fault['type']}" for fault in faults[:5])

@@ -1,0 +1,105 @@
+"""Every error that the queue's floor raises, as one tree.
+
+    WorkersError
+    +-- ContractError             a payload is malformed or of an unknown version
+    +-- RefusedError              admission says no: which limit, and when to come back
+    +-- JobNotFoundError          no such job, or it has expired
+    +-- NotAllowedError           somebody else's job
+    +-- RedisError
+    |   +-- RedisUnavailableError cannot be reached, or stopped answering
+    |   +-- RedisUnsuitableError  too old, evicting, read-only or without persistence where it is required
+    +-- SettingsError             a setting is wrong or unknown
+    +-- EngineDiedError           the engine process ended in the middle of jobs
+    +-- EngineStartError          the engine process could not load its model
+
+Messages are written for the person who can act on them and never contain prompts, answers or secrets.
+"""
+
+
+class WorkersError(Exception):
+    """Root of every error raised by ``workers``.
+
+    Attributes:
+        code: Stable machine-readable name, carried in events and shown by scripts.
+        exit_code: What the command line exits with (after sysexits.h).
+    """
+
+    code = "internal"
+    exit_code = 70
+
+
+class ContractError(WorkersError):
+    """A payload is malformed or of an unknown version."""
+
+    code = "bad_contract"
+    exit_code = 65
+
+
+class RefusedError(WorkersError):
+    """Admission said no.
+
+    Args:
+        limit: Which limit, for example ``user`` or ``tenant``.
+        retry_after_s: Seconds after which the same request would be admitted; infinite if never.
+        message: For the user.
+    """
+
+    code = "rate_limited"
+    exit_code = 75
+
+    def __init__(self, limit: str, retry_after_s: float, message: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+
+class JobNotFoundError(WorkersError):
+    """No such job, or it has expired."""
+
+    code = "job_not_found"
+    exit_code = 66
+
+
+class NotAllowedError(WorkersError):
+    """The job belongs to somebody else."""
+
+    code = "not_allowed"
+    exit_code = 77
+
+
+class RedisError(WorkersError):
+    """Redis cannot be used."""
+
+    code = "redis"
+    exit_code = 69
+
+
+class RedisUnavailableError(RedisError):
+    """Redis cannot be reached or stopped answering."""
+
+    code = "redis_unavailable"
+
+
+class RedisUnsuitableError(RedisError):
+    """Redis is too old, evicts keys, is read-only, or does not persist where that is required."""
+
+    code = "redis_unsuitable"
+
+
+class SettingsError(WorkersError):
+    """A setting is wrong or unknown."""
+
+    code = "settings"
+    exit_code = 78
+
+
+class EngineDiedError(WorkersError):
+    """The engine process ended in the middle of jobs."""
+
+    code = "engine_died"
+
+
+class EngineStartError(WorkersError):
+    """The engine process could not load its model."""
+
+    code = "engine_start"

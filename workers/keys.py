@@ -1,0 +1,81 @@
+"""Every Redis key and queue name, in one place. rq's own keys (``rq:*``) are rq's affair.
+
+Every key below expires or is bounded; the comment beside each says how.
+"""
+
+PREFIX = "palaver:"
+
+
+def queue(kind: str) -> str:
+    """The rq queue of a kind of model: ``chat`` is inspected with ``rq info chat``."""
+    return kind
+
+
+def fair(queue_name: str, part: str) -> str:
+    """State of fair queuing (``ring``, ``finish``, ``state``, ``lane:<tenant>``...); empty lanes are removed."""
+    return f"{PREFIX}fair:{queue_name}:{part}"
+
+
+def limit(kind: str, scope: str, name: str) -> str:
+    """One GCRA state; expires when the limit has fully recovered."""
+    return f"{PREFIX}limit:{kind}:{scope}:{name}"
+
+
+def admission(job_id: str) -> str:
+    """What was charged for a job, so that it can be deduplicated and refunded once; expires after a day."""
+    return f"{PREFIX}admission:{job_id}"
+
+
+def text(execution_id: str) -> str:
+    """The answer's UTF-8 text so far, of one execution; expires with the job's result."""
+    return f"{PREFIX}text:{execution_id}"
+
+
+def live(job_id: str) -> str:
+    """Hash of a job's current execution and, once it has ended, its terminal event; expires with the result."""
+    return f"{PREFIX}live:{job_id}"
+
+
+def cancel(job_id: str) -> str:
+    """Set while somebody wants this job stopped; workers poll it beside the faster pub/sub. Expires."""
+    return f"{PREFIX}cancel:{job_id}"
+
+
+def events(front_end: str) -> str:
+    """Stream of lifecycle events of one front-end; trimmed by length, expires when nobody uses it."""
+    return f"{PREFIX}events:{front_end}"
+
+
+def doorbell(kind: str) -> str:
+    """Pub/sub channel that rings when text of any job of this kind grew."""
+    return f"{PREFIX}bell:{kind}"
+
+
+def crashes(job_id: str) -> str:
+    """How often this job was in flight when an engine died; expires after a day."""
+    return f"{PREFIX}crashes:{job_id}"
+
+
+def rejected() -> str:
+    """List of job ids whose payload was refused, kept for inspection; bounded by length."""
+    return f"{PREFIX}rejected"
+
+
+def workers() -> str:
+    """Hash of running workers and what they run; entries are dropped when their heartbeat is old."""
+    return f"{PREFIX}workers"
+
+
+def speed(kind: str) -> str:
+    """Measured throughput of a kind, for the ETA; expires when no worker reports."""
+    return f"{PREFIX}speed:{kind}"
+
+
+def conversation(tenant: str, name: str) -> str:
+    """History of one conversation; expires after the configured retention, deletable at once."""
+    return f"{PREFIX}conversation:{tenant}:{name}"
+
+
+def usage(tenant: str, user: str, day: str) -> str:
+    """Counters of one user's day; expires after 40 days."""
+    return f"{PREFIX}usage:{tenant}:{user}:{day}"

@@ -1,0 +1,107 @@
+"""Sections of the settings that the queue's floor reads. The command line builds them and passes them down."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+def default_data_dir() -> Path:
+    """Where state lives unless ``PALAVER_DATA_DIR`` says otherwise: ``$XDG_DATA_HOME/palaver``."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "palaver"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RedisSettings(_Section):
+    """Which Redis or Valkey (>= 7) to use; without a URL the embedded server is started or joined.
+
+    Attributes:
+        url: ``redis://``, ``rediss://`` (TLS), ``unix://`` or ``sentinel://host1:26379,host2:26379/service/db``.
+        password: Overrides one in the URL; also for Sentinel's master.
+        ca_file: Certificate authority for TLS; the system's otherwise.
+        durability: The embedded server's ``appendfsync``: ``everysec`` may lose up to 2 s at a power failure.
+    """
+
+    url: SecretStr | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_file: Path | None = None
+    durability: Literal["everysec", "always"] = "everysec"
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+
+
+class Rate(_Section):
+    """A limit: ``per_minute`` requests on average, up to ``burst`` at once. A burst of 0 switches it off."""
+
+    per_minute: float = Field(gt=0)
+    burst: int = Field(ge=0)
+
+
+class LimitSettings(_Section):
+    """Limits of one kind of request; a job costs 1 of each."""
+
+    tenant: Rate = Rate(per_minute=120, burst=60)
+    channel: Rate = Rate(per_minute=60, burst=30)
+    user: Rate = Rate(per_minute=20, burst=10)
+    tenant_in_flight: int = Field(default=64, ge=1)
+    user_in_flight: int = Field(default=8, ge=1)
+
+
+class ChatModelSettings(_Section):
+    """Which chat model a worker runs, and how. Passed to ``generation.chat.factory.build`` as plain JSON.
+
+    Attributes:
+        backend: ``transformers`` runs the model here; ``openai`` forwards to a server with that API.
+        model: Catalogue name, hub id (``org/name`` or ``org/name@revision``) or directory.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``auto`` takes bf16 only where the device computes in it.
+        quantization: ``auto`` takes what is measured to help on this device without harming answers.
+        slots: Most answers in flight; 0 derives it from free memory.
+        context_tokens: Longest prompt plus answer; 0 takes the model's own, within memory.
+        memory_share: Share of the device's free memory this engine may take.
+        threads: CPU threads; 0 takes the number of physical cores this process may use.
+        allow_pickle: Whether weights other than safetensors may be loaded.
+    """
+
+    backend: Literal["transformers", "openai"] = "transformers"
+    model: str = "smollm2-135m-instruct"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["auto", "none", "int8"] = "auto"
+    slots: int = Field(default=0, ge=0, le=1024)
+    context_tokens: int = Field(default=0, ge=0)
+    prefill_chunk_tokens: int = Field(default=256, ge=16)
+    prefix_cache_tokens: int = Field(default=16_384, ge=0)
+    memory_share: float = Field(default=0.8, gt=0, le=1)
+    threads: int = Field(default=0, ge=0)
+    allow_pickle: bool = False
+    api_base_url: str | None = None
+    api_key: SecretStr | None = None
+    api_timeout_s: float = Field(default=120.0, gt=0)
+
+
+class WorkerSettings(_Section):
+    """How a worker takes and keeps jobs.
+
+    Attributes:
+        lease_s: A worker that has not renewed a job's lease for this long has lost it.
+        drain_s: After SIGTERM, running answers may finish for this long; then they are given back.
+        max_attempts: Runs of one job, crashes of others' making included.
+        quarantine_crashes: A job in flight at this many engine deaths, alone suspected, is not run again.
+        result_ttl_s: How long a finished answer can be read again.
+        flush_ms: How often growing text is written.
+    """
+
+    lease_s: float = Field(default=15.0, ge=1)
+    heartbeat_s: float = Field(default=4.0, ge=0.2)
+    drain_s: float = Field(default=30.0, ge=0)
+    max_attempts: int = Field(default=3, ge=1)
+    quarantine_crashes: int = Field(default=2, ge=1)
+    result_ttl_s: int = Field(default=86_400, ge=60)
+    flush_ms: int = Field(default=100, ge=10)

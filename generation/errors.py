@@ -21,16 +21,19 @@ class GenerationError(Exception):
     Attributes:
         code: Stable machine-readable name, carried in events and shown by scripts.
         retryable: Whether the same request may succeed when it is tried again.
+        exit_code: What the command line exits with (after sysexits.h).
     """
 
     code = "generation_error"
     retryable = False
+    exit_code = 70
 
 
 class InvalidRequestError(GenerationError):
     """The request cannot be served as it is."""
 
     code = "invalid_request"
+    exit_code = 65
 
 
 class PromptTooLongError(InvalidRequestError):
@@ -56,30 +59,35 @@ class ModelError(GenerationError):
     """A model cannot be had or used."""
 
     code = "model_error"
+    exit_code = 69
 
 
 class ModelNotFoundError(ModelError):
     """No such model in the catalogue, in the cache, on the hub or on disk."""
 
     code = "model_not_found"
+    exit_code = 66
 
 
 class ModelCorruptError(ModelError):
     """A model file is broken or its hash is not the pinned one."""
 
     code = "model_corrupt"
+    exit_code = 65
 
 
 class DiskFullError(ModelError):
     """There is not enough room to download or convert a model."""
 
     code = "disk_full"
+    exit_code = 74
 
 
 class BackendError(GenerationError):
     """A remote engine failed."""
 
     code = "backend_error"
+    exit_code = 69
 
 
 class BackendUnavailableError(BackendError):

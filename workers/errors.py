@@ -100,6 +100,17 @@ class EngineDiedError(WorkersError):
 
 
 class EngineStartError(WorkersError):
-    """The engine process could not load its model."""
+    """The engine process could not load its model.
+
+    Args:
+        message: The engine's own one-line account.
+        code: That of the error it met.
+        permanent: Whether starting again cannot help until somebody changes something.
+    """
 
     code = "engine_start"
+
+    def __init__(self, message: str, code: str = "engine_start", permanent: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.permanent = permanent

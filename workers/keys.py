@@ -76,6 +76,11 @@ def conversation(tenant: str, name: str) -> str:
     return f"{PREFIX}conversation:{tenant}:{name}"
 
 
+def posted(front_end: str, job_id: str) -> str:
+    """Which messages of a job a front-end has posted; expires days after the last change."""
+    return f"{PREFIX}posted:{front_end}:{job_id}"
+
+
 def usage(tenant: str, user: str, day: str) -> str:
     """Counters of one user's day; expires after 40 days."""
     return f"{PREFIX}usage:{tenant}:{user}:{day}"

@@ -92,10 +92,11 @@ class WorkerSettings(_Section):
     Attributes:
         lease_s: A worker that has not renewed a job's lease for this long has lost it.
         drain_s: After SIGTERM, running answers may finish for this long; then they are given back.
-        max_attempts: Runs of one job, crashes of others' making included.
+        max_attempts: Runs of one job that failed or lost their worker; an engine's death is counted apart.
         quarantine_crashes: A job in flight at this many engine deaths, alone suspected, is not run again.
         result_ttl_s: How long a finished answer can be read again.
         flush_ms: How often growing text is written.
+        engine_silence_s: An engine that is busy and answers nothing for this long is killed and started again.
     """
 
     lease_s: float = Field(default=15.0, ge=1)
@@ -105,3 +106,4 @@ class WorkerSettings(_Section):
     quarantine_crashes: int = Field(default=2, ge=1)
     result_ttl_s: int = Field(default=86_400, ge=60)
     flush_ms: int = Field(default=100, ge=10)
+    engine_silence_s: float = Field(default=120.0, gt=0)

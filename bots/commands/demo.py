@@ -1,0 +1,32 @@
+"""``palaver demo``: start everything and show it at work."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+from rich.console import Console
+
+from bots import log, settings
+from bots.commands.chat import converse
+from bots.terminal.demo import tour
+from bots.terminal.session import Asker, local_user
+from bots.terminal.stack import running_stack
+from workers.contract import ChatOptions
+
+
+@click.command("demo")
+def command() -> None:
+    """Start everything, ask a few questions for several tenants at once, stop one, and sum up.
+
+    On a terminal, a conversation begins afterwards.
+    """
+    configured = settings.load()
+    log.configure(configured.log_level)
+    console = Console()
+    with running_stack(configured, keep=False), asyncio.Runner() as runner:
+        runner.run(tour(configured, console))
+        if sys.stdin.isatty() and console.is_terminal:
+            console.print("\nNow it is your turn.")
+            converse(configured, Asker("terminal", local_user()), ChatOptions(), None, runner)

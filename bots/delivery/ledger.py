@@ -1,0 +1,99 @@
+"""What was posted where: so that after a restart the same message is edited and none is posted twice.
+
+The road of a message: ``reserve`` its place in the job's sequence, post it with the place's nonce (platforms that know
+nonces refuse a second one), ``posted`` with the id that the platform gave it, and from then on only edit it. A process
+that dies between posting and ``posted`` leaves a reservation without an id: the next one sees ``reserved_before`` and
+posts with the same nonce, or looks for the message where the platform has no nonces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import cast
+
+from redis.asyncio import Redis
+
+from workers import keys
+from workers.redis_connection import mapped_errors
+
+#: Longer than any platform lets a message of this kind be edited, and than results are kept.
+DEFAULT_TTL_S = 2 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One message of a job's answer.
+
+    Attributes:
+        index: 0 for the first message, which begins as the placeholder.
+        message_id: The platform's id, once it is known.
+        reserved_before: Whether an earlier process may have posted it without living to tell.
+        nonce: The same for the same place whoever asks; at most 25 characters.
+    """
+
+    index: int
+    message_id: str | None
+    reserved_before: bool
+    nonce: str
+
+
+class Ledger:
+    """The record of one front-end.
+
+    Args:
+        redis: Connected client, ``decode_responses`` off.
+        front_end: Whose record.
+        ttl_s: How long a job's record is kept after its last change, in seconds.
+    """
+
+    def __init__(self, redis: Redis, front_end: str, ttl_s: int = DEFAULT_TTL_S) -> None:
+        self._redis = redis
+        self._front_end = front_end
+        self._ttl_s = ttl_s
+
+    async def reserve(self, job_id: str, index: int) -> Place:
+        """Claim the place of a message before it is posted."""
+        key = keys.posted(self._front_end, job_id)
+        with mapped_errors(self._redis):
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hsetnx(key, str(index), "")
+                pipeline.hget(key, str(index))
+                pipeline.expire(key, self._ttl_s)
+                created, message_id, _ = await pipeline.execute()
+        name = f"{self._front_end}\0{job_id}\0{index}"
+        nonce = hashlib.sha256(name.encode()).hexdigest()[:25]
+        return Place(index, message_id.decode() or None, not created and not message_id, nonce)
+
+    async def posted(self, job_id: str, index: int, message_id: str) -> None:
+        """Record the id of a message right after it was posted."""
+        await self._set(job_id, str(index), message_id)
+
+    async def messages(self, job_id: str) -> list[str | None]:
+        """Ids of a job's messages in order; None where only a reservation is known."""
+        with mapped_errors(self._redis):
+            fields = cast(dict[bytes, bytes], await self._redis.hgetall(keys.posted(self._front_end, job_id)))
+        places = sorted((int(name), value) for name, value in fields.items() if name.isdigit())
+        return [value.decode() or None for _, value in places]
+
+    async def finish(self, job_id: str) -> None:
+        """Record that the final state is shown: a terminal event that comes again is only acknowledged."""
+        await self._set(job_id, "final", "1")
+
+    async def finished(self, job_id: str) -> bool:
+        """Whether the final state is shown."""
+        with mapped_errors(self._redis):
+            return bool(await self._redis.hexists(keys.posted(self._front_end, job_id), "final"))
+
+    async def forget(self, job_id: str) -> None:
+        """Delete a job's record."""
+        with mapped_errors(self._redis):
+            await self._redis.delete(keys.posted(self._front_end, job_id))
+
+    async def _set(self, job_id: str, field: str, value: str) -> None:
+        key = keys.posted(self._front_end, job_id)
+        with mapped_errors(self._redis):
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hset(key, field, value)
+                pipeline.expire(key, self._ttl_s)
+                await pipeline.execute()

@@ -1,0 +1,167 @@
+"""The root of all settings: built once inside ``main()`` and passed down, never read at import.
+
+Sources, the first wins: ``PALAVER_*`` in the environment (``__`` between levels, for example ``PALAVER_CHAT__MODEL``),
+``REDIS_URL``, and ``palaver.toml`` (named by ``PALAVER_CONFIG``, else in the working directory, else in the data
+directory). What nobody knows is an error that names the key: a mistyped setting never goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic_settings
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from workers.errors import SettingsError
+from workers.settings import ChatModelSettings, LimitSettings, RedisSettings, WorkerSettings, default_data_dir
+
+PREFIX = "PALAVER_"
+#: Variables with our prefix that steer the reading of settings and are none themselves.
+_STEERING = frozenset({"PALAVER_CONFIG"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AllLimits(_Section):
+    """Rate limits by kind of request."""
+
+    chat: LimitSettings = LimitSettings()
+
+
+class ConversationSettings(_Section):
+    """What is kept of a conversation and shown to the model.
+
+    Attributes:
+        persona: The system text of a conversation that has none of its own.
+        retention_s: A conversation is forgotten when nobody has written in it for this long.
+        max_history_turns: Question-and-answer pairs kept; older ones are forgotten.
+        history_tokens: Most tokens of history sent along, as an estimate from above: see ``bots.conversation``.
+    """
+
+    persona: str = Field(default="You are a helpful assistant. Answer clearly and briefly.", max_length=20_000)
+    retention_s: int = Field(default=30 * 86_400, ge=60)
+    max_history_turns: int = Field(default=50, ge=0, le=900)
+    history_tokens: int = Field(default=6_000, ge=0)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+        hide_input_in_errors=True,
+    )
+
+    data_dir: Path = Field(default_factory=default_data_dir)
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    redis: RedisSettings = RedisSettings()
+    limits: AllLimits = AllLimits()
+    worker: WorkerSettings = WorkerSettings()
+    chat: ChatModelSettings = ChatModelSettings()
+    conversation: ConversationSettings = ConversationSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is the library's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment beats what ``load`` passes in, which is the file."""
+        return env_settings, init_settings
+
+
+def load() -> Settings:
+    """Read the environment and ``palaver.toml``.
+
+    Returns:
+        The settings, frozen, with ``data_dir`` absolute.
+
+    Raises:
+        SettingsError: One line that names the wrong or unknown key and, where one is close, the right one.
+    """
+    _check_environment()
+    file = _config_file()
+    values = _read(file) if file else {}
+    if os.environ.get("REDIS_URL") and not os.environ.get("PALAVER_REDIS__URL"):
+        values.setdefault("redis", {})["url"] = os.environ["REDIS_URL"]
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, file)) from None
+    except pydantic_settings.SettingsError as error:
+        raise SettingsError(f"The environment: {error}; write it as JSON or set its parts one by one.") from None
+    return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+
+
+def _check_environment() -> None:
+    known = {PREFIX + path.replace(".", "__").upper() for path in _paths(Settings)}
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known | _STEERING:
+            raise SettingsError(f"{name} is no setting{_suggest(name.upper(), known | _STEERING)}")
+
+
+def _config_file() -> Path | None:
+    named = os.environ.get("PALAVER_CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise SettingsError(f"PALAVER_CONFIG names {named}, and there is no such file.")
+        return Path(named)
+    data_dir = Path(os.environ.get("PALAVER_DATA_DIR") or default_data_dir()).expanduser()
+    return next((file for file in (Path("palaver.toml"), data_dir / "palaver.toml") if file.is_file()), None)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}.") from None
+    known = set(_paths(Settings))
+    for path in _written(values):
+        if path not in known:
+            raise SettingsError(f"{file}: {path} is no setting{_suggest(path, known)}")
+    return values
+
+
+def _paths(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Every section and key below a model, as dotted paths."""
+    for name, field in model.model_fields.items():
+        yield above + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _paths(field.annotation, f"{above}{name}.")
+
+
+def _written(values: dict[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield above + name
+        if isinstance(value, dict):
+            yield from _written(value, f"{above}{name}.")
+
+
+def _suggest(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else "."
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    """The first fault without its value, which may be a secret, and where it was set."""
+    fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    path = ".".join(map(str, fault["loc"]))
+    variable = PREFIX + path.replace(".", "__").upper()
+    in_environment = any(variable.startswith(name.upper()) for name in os.environ if name.upper().startswith(PREFIX))
+    where = variable if in_environment else f"{file}: {path}" if file else path
+    return f"{where}: {fault['msg'][:1].lower()}{fault['msg'][1:]}."

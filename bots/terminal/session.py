@@ -1,0 +1,130 @@
+"""One person's conversation at a terminal: who asks, where it is kept, how answers are sampled."""
+
+from __future__ import annotations
+
+import copy
+import getpass
+import re
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from bots.conversation import Conversations, History
+from bots.service import ChatService, Prompt
+from bots.settings import Settings
+from bots.terminal.answer import Answer
+from workers import redis_connection
+from workers.client import CancelOutcome, Client
+from workers.contract import ChatOptions, ReplyTo
+
+FRONT_END = "terminal"
+
+
+def local_user() -> str:
+    """The login name in the form that identifiers allow."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        name = ""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40] or "somebody"
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks.
+
+    Attributes:
+        tenant: Counts for fairness and limits.
+        user: Likewise, and the only one who may stop the answer.
+    """
+
+    tenant: str
+    user: str
+
+
+class Session:
+    """Asks, follows and stops on behalf of one person; use as an async context manager.
+
+    Args:
+        settings: Where the queue is and what it allows.
+        asker: Who asks.
+        options: How answers are sampled. Without a seed, each question draws one of its own and sends it along, so that
+            an answer which has to begin anew tends to repeat itself.
+    """
+
+    def __init__(self, settings: Settings, asker: Asker, options: ChatOptions) -> None:
+        self._asker = asker
+        self._options = options
+        self.conversation = secrets.token_hex(8)
+        connection: Redis = redis_connection.connect_async(settings.redis, settings.data_dir)
+        sync_connection = redis_connection.connect(settings.redis, settings.data_dir)
+        self._client = Client(connection, sync_connection, settings.limits.chat, settings.worker)
+        self._conversations = Conversations(connection, settings.conversation)
+        self._service = ChatService(self._client, self._conversations)
+
+    def beside(self, asker: Asker) -> Session:
+        """Somebody else's conversation on the same connections; only the first one is closed."""
+        other = copy.copy(self)
+        other._asker = asker  # noqa: SLF001 - a copy of itself
+        other.conversation = secrets.token_hex(8)
+        return other
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def ask(self, text: str, options: ChatOptions | None = None) -> Answer:
+        """Put a question into the queue; errors are those of ``ChatService.ask``."""
+        options = options or self._options
+        if options.seed is None:
+            options = options.model_copy(update={"seed": secrets.randbits(31)})
+        prompt = Prompt(
+            platform=FRONT_END,
+            tenant=self._asker.tenant,
+            channel=self.conversation,
+            user=self._asker.user,
+            conversation=self.conversation,
+            key=secrets.token_hex(8),
+            text=text,
+            reply=ReplyTo(front_end=FRONT_END),
+            options=options,
+        )
+        submitted = await self._service.ask(prompt)
+        return Answer(submitted.job_id)
+
+    def again(self, job_id: str) -> Answer:
+        """The answer of an earlier question, to be followed from its beginning."""
+        return Answer(job_id)
+
+    async def follow(self, answer: Answer) -> AsyncIterator[Answer]:
+        """The answer again and again, each time it has changed, until its end."""
+        async for update in self._service.follow(answer.job_id):
+            answer.take(update)
+            yield answer
+
+    async def stop(self, answer: Answer) -> CancelOutcome:
+        """Stop an answer, queued or running."""
+        return await self._service.stop(answer.job_id, self._asker.user)
+
+    async def set_persona(self, persona: str | None) -> None:
+        """Give this conversation its own system text, or the configured one again."""
+        await self._conversations.set_persona(self._asker.tenant, self.conversation, persona)
+
+    async def history(self) -> History:
+        """What is kept of this conversation."""
+        return await self._conversations.history(self._asker.tenant, self.conversation)
+
+    async def start_anew(self) -> None:
+        """Forget this conversation, but keep its persona."""
+        persona = (await self.history()).persona
+        await self._conversations.forget(self._asker.tenant, self.conversation)
+        if persona is not None:
+            await self.set_persona(persona)

@@ -1,0 +1,29 @@
+"""The one entry point of an engine process for chat: from options to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from generation.chat.config import ChatConfig
+from generation.types import Engine
+
+
+def build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine:
+    """Start the engine that the options ask for.
+
+    Args:
+        options: Fields of ``ChatConfig``, as plain JSON.
+        progress: Told what is being done, and which share of it is done (0 to 1) where that is known.
+
+    Raises:
+        GenerationError: An option is wrong, or the model cannot be had, loaded or reached.
+    """
+    config = ChatConfig.from_options(options)
+    if config.backend == "openai":
+        from generation.chat.openai_backend import OpenAIBackend  # needs no torch
+
+        return OpenAIBackend(config)
+    from generation.chat.engine import ChatEngine  # seconds to import, only for this backend
+    from generation.chat.loading import load  # likewise
+
+    return ChatEngine(load(config, progress), config)

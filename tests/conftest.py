@@ -1,0 +1,50 @@
+"""Fixtures that every test may ask for: real Valkey servers, never a mocked Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+import redis.asyncio
+
+from tests.valkey import ValkeyProcess
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ValkeyProcess]:
+    """The session's server, in memory only; under pytest-xdist each worker has its own."""
+    process = ValkeyProcess(persist=False).start()
+    yield process
+    process.remove()
+
+
+@pytest.fixture(autouse=True)
+def _empty_server(request: pytest.FixtureRequest) -> None:
+    """Every test that uses the session's server finds it empty."""
+    if "server" in request.fixturenames:
+        process: ValkeyProcess = request.getfixturevalue("server")
+        with redis.Redis.from_url(process.url) as client:
+            client.flushall()
+
+
+@pytest.fixture
+def redis_client(server: ValkeyProcess) -> Iterator[redis.Redis]:
+    """A client of the session's server that returns bytes, as rq needs it."""
+    with redis.Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_redis(server: ValkeyProcess) -> AsyncIterator[redis.asyncio.Redis]:
+    """An asynchronous client of the session's server that returns bytes."""
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def restartable_server() -> Iterator[ValkeyProcess]:
+    """A server of this test alone, with an append-only file: ``kill9()`` it, and ``start()`` it at the same address."""
+    process = ValkeyProcess(persist=True).start()
+    yield process
+    process.remove()

@@ -1,0 +1,154 @@
+"""kill -9 and frozen processes: every answer arrives once and complete, whatever dies."""
+
+import os
+import signal
+import time
+
+import pytest
+import redis
+
+from tests.jobs import ask, assert_answered, ends, events, fair_queue, job, types, wait_until
+from tests.valkey import ValkeyProcess
+from tests.worker_processes import LEASE_S, alive, children, config, supervisor, worker
+from workers import keys
+from workers.maintenance import Maintenance
+
+pytestmark = pytest.mark.kill
+
+
+def started(client: redis.Redis, count: int) -> bool:
+    return sum(kind == "started" for kind in types(client)) >= count
+
+
+def speaking(client: redis.Redis) -> bool:
+    """Some answer has reached the reader in part."""
+    return any(client.strlen(key) > 20 for key in client.scan_iter(keys.text("*")))
+
+
+def test_engine_killed_in_mid_answer(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    ids = [ask(queue, f"k{i}", f"t{i % 3}", tokens=40) for i in range(12)]
+    with worker(config(server.url, step_s=0.02)) as process:
+        wait_until(lambda: speaking(redis_client))
+        (engine,) = children(process.pid)
+        os.kill(engine, signal.SIGKILL)
+        wait_until(lambda: len(ends(redis_client)) == 12)
+        assert alive(process.pid)
+    assert_answered(redis_client, ids)
+    assert "retrying" in types(redis_client)
+    assert job(redis_client, ids[0]).retries_left == 2, "an engine's death spends no retry"
+
+
+def test_worker_killed_in_mid_answer(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    ids = [ask(queue, f"k{i}", f"t{i % 3}", tokens=30) for i in range(12)]
+    janitor = Maintenance(fair_queue(redis_client))
+    with worker(config(server.url, "first", step_s=0.02)) as first:
+        wait_until(lambda: speaking(redis_client))
+        (engine,) = children(first.pid)
+        first.kill9()
+        wait_until(lambda: not alive(engine), what="for the engine to die with its worker")
+    with worker(config(server.url, "second")):
+        wait_until(lambda: janitor.tick() and len(ends(redis_client)) == 12)
+    assert_answered(redis_client, ids)
+
+
+def test_supervisor_killed_takes_everything_along(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    ids = [ask(queue, f"k{i}", tokens=30) for i in range(4)]
+    with supervisor(config(server.url, "first", step_s=0.05)) as first:
+        wait_until(lambda: speaking(redis_client))
+        (worker_pid,) = children(first.pid)
+        (engine_pid,) = children(worker_pid)
+        first.kill9()
+        wait_until(lambda: not alive(worker_pid) and not alive(engine_pid), what="for the tree to die")
+    assert len(ends(redis_client)) < 4
+    with supervisor(config(server.url, "second")) as second:
+        wait_until(lambda: len(ends(redis_client)) == 4)
+        second.signal(signal.SIGTERM)
+        assert second.wait() == 0
+    assert_answered(redis_client, ids)
+
+
+def test_supervisor_restarts_a_killed_worker(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    ids = [ask(queue, f"k{i}", tokens=30) for i in range(4)]
+    with supervisor(config(server.url, step_s=0.05)) as process:
+        wait_until(lambda: speaking(redis_client))
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        wait_until(lambda: len(ends(redis_client)) == 4)
+    assert_answered(redis_client, ids)
+
+
+def test_a_worker_frozen_beyond_its_lease_writes_nothing(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    job_id = ask(queue, "k1", tokens=30)
+    janitor = Maintenance(fair_queue(redis_client))
+    with worker(config(server.url, "frozen", step_s=0.03)) as frozen:
+        wait_until(lambda: speaking(redis_client))
+        frozen.signal(signal.SIGSTOP)
+        (old,) = [event.execution_id for event in events(redis_client)]
+        old_text = redis_client.get(keys.text(str(old)))
+        with worker(config(server.url, "other")):
+            wait_until(lambda: janitor.tick() and len(ends(redis_client)) == 1)
+            state = redis_client.hgetall(f"rq:job:{job_id}")
+            frozen.signal(signal.SIGCONT)
+            time.sleep(LEASE_S)
+            assert redis_client.hgetall(f"rq:job:{job_id}") == state
+            assert redis_client.get(keys.text(str(old))) == old_text
+            # The thawed worker is well and takes the next job.
+            ids = [ask(queue, f"n{i}", tokens=5) for i in range(8)]
+            wait_until(lambda: len(ends(redis_client)) == 9)
+    assert_answered(redis_client, [job_id, *ids])
+
+
+def test_server_killed_and_restarted(restartable_server: ValkeyProcess) -> None:
+    with redis.Redis.from_url(restartable_server.url) as client:
+        queue = fair_queue(client)
+        ids = [ask(queue, f"k{i}", f"t{i % 3}", tokens=60) for i in range(12)]
+        with supervisor(config(restartable_server.url, step_s=0.02)):
+            wait_until(lambda: speaking(client))
+            restartable_server.kill9()
+            time.sleep(1.0)  # answers end meanwhile
+            restartable_server.start()
+            wait_until(lambda: len(ends(client)) == 12)
+            assert_answered(client, ids)
+            assert [event.attempt for event in ends(client).values()] == [1] * 12, "the engine went on"
+            late = ask(queue, "late", tokens=3)
+            wait_until(lambda: late in ends(client), what="for a new job after the outage")
+
+
+def test_server_that_lost_its_last_second(restartable_server: ValkeyProcess) -> None:
+    """Everything written since a moment in mid-answer is gone: texts, and ends that were confirmed."""
+    with redis.Redis.from_url(restartable_server.url) as client:
+        queue = fair_queue(client)
+        ids = [ask(queue, f"k{i}", tokens=20 + 10 * i) for i in range(4)]
+        with worker(config(restartable_server.url, step_s=0.02)):
+            wait_until(lambda: speaking(client))
+            (log,) = (restartable_server.directory / "appendonlydir").glob("*.incr.aof")
+            kept_bytes = log.stat().st_size
+            wait_until(lambda: len(ends(client)) == 2)
+            restartable_server.kill9()
+            os.truncate(log, kept_bytes)
+            restartable_server.start()
+            assert len(ends(client)) == 0
+            wait_until(lambda: len(ends(client)) == 4)
+            assert_answered(client, ids)
+
+
+def test_poison_is_quarantined_and_its_neighbours_finish(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    good = [ask(queue, f"k{i}", f"t{i % 4}", tokens=8) for i in range(7)]
+    poison = ask(queue, "poison", "t9", tokens=8, kill=3)
+    good += [ask(queue, f"l{i}", f"t{i % 4}", tokens=8) for i in range(7)]
+    with worker(config(server.url, step_s=0.01, capacity=16)) as process:
+        wait_until(lambda: len(ends(redis_client)) == 15)
+        after = ask(queue, "after", tokens=3)
+        wait_until(lambda: after in ends(redis_client))
+        assert alive(process.pid)
+    assert_answered(redis_client, [*good, after])
+    end = ends(redis_client)[poison]
+    assert end.type == "failed"
+    assert end.failure is not None
+    assert end.failure.code == "quarantined"
+    assert "crashed" in end.failure.message

@@ -1,0 +1,147 @@
+"""Whether a job may enter the queue: one atomic call decides deduplication and every limit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workers import keys, scripts
+from workers.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import redis
+    import redis.asyncio
+
+RECORD_TTL_S = 86_400  # as long as results are kept: a repeated event finds its job and not a second run
+_MINUTE_US = 60_000_000
+_MAX_WINDOW_US = 10**14  # three years; keeps every sum of times exact in the server's double-precision numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit that applies to a job.
+
+    Args:
+        key: Where its state lies, from ``keys.limit``.
+        per_minute: Units that come back each minute, above 0.
+        burst: Units that may be taken at once; 0 switches the limit off.
+        cost: Units this job takes.
+        name: What the user is told, for example ``user``.
+
+    Raises:
+        ValueError: A value is outside its range.
+    """
+
+    key: str
+    per_minute: float
+    burst: float
+    cost: float
+    name: str
+
+    def __post_init__(self) -> None:
+        if not (0 < self.per_minute < math.inf and 0 <= self.burst < math.inf and 0 <= self.cost < math.inf):
+            raise ValueError(f"Limit {self.name}: per_minute must be above 0, burst and cost at least 0, all finite.")
+        if self.window_us > _MAX_WINDOW_US:
+            raise ValueError(f"Limit {self.name}: a burst of {self.burst:g} would take years to come back.")
+
+    @property
+    def charge_us(self) -> int:
+        """What the job takes, as time: how long until it has come back, in microseconds."""
+        return min(round(self.cost * _MINUTE_US / self.per_minute), 2 * _MAX_WINDOW_US)
+
+    @property
+    def window_us(self) -> int:
+        """The whole burst as time, in microseconds."""
+        return round(self.burst * _MINUTE_US / self.per_minute)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The job is new and has been charged."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The job was admitted before; nothing was charged. It exists unless its submitter died before enqueuing."""
+
+    job_id: str
+
+
+async def admit(
+    client: redis.asyncio.Redis, job_id: str, limits: Sequence[Limit], *, record_ttl_s: int = RECORD_TTL_S
+) -> Admitted | Duplicate:
+    """Admit a job once, charging all limits or none.
+
+    Args:
+        client: Connection to the queue's server.
+        job_id: The same id is never charged twice.
+        limits: Every limit that applies.
+        record_ttl_s: How long the id is remembered, in seconds.
+
+    Returns:
+        Whether the job is new.
+
+    Raises:
+        RefusedError: A limit says no: the one that takes longest to recover.
+
+    Source:
+        The generic cell rate algorithm, ATM Forum Traffic Management Specification 4.0, 1996.
+    """
+    active = [limit for limit in limits if limit.burst > 0]
+    reply = await scripts.load("admit").run_async(client, *_call(job_id, active, record_ttl_s))
+    return _decision(job_id, active, reply)
+
+
+def admit_now(
+    client: redis.Redis, job_id: str, limits: Sequence[Limit], *, record_ttl_s: int = RECORD_TTL_S
+) -> Admitted | Duplicate:
+    """``admit`` for callers without an event loop."""
+    active = [limit for limit in limits if limit.burst > 0]
+    reply = scripts.load("admit").run(client, *_call(job_id, active, record_ttl_s))
+    return _decision(job_id, active, reply)
+
+
+def refund(client: scripts.SyncClient | scripts.AsyncClient, job_id: str, *, forget: bool = False) -> Any:
+    """Give back what a job was charged, as far as time has not done so already; safe to repeat.
+
+    Args:
+        client: A pipeline or MULTI, or a client; with an asyncio client the result is to be awaited.
+        job_id: As admitted.
+        forget: Whether the id may be admitted again, for a job that never reached the queue.
+
+    Returns:
+        What the client returns for a queued or executed command.
+    """
+    return scripts.load("refund").queue(client, [keys.admission(job_id)], [int(forget)])
+
+
+def _call(job_id: str, limits: Sequence[Limit], record_ttl_s: int) -> tuple[list[str], list[scripts.Argument]]:
+    names = [keys.admission(job_id), *(limit.key for limit in limits)]
+    args: list[scripts.Argument] = [record_ttl_s]
+    for limit in limits:
+        args += (limit.charge_us, limit.window_us)
+    return names, args
+
+
+def _decision(job_id: str, limits: Sequence[Limit], reply: list[int]) -> Admitted | Duplicate:
+    if reply[0] == 1:
+        return Admitted(job_id)
+    if reply[0] == 0:
+        return Duplicate(job_id)
+    limit, wait_us = limits[reply[1] - 1], reply[2]
+    if wait_us < 0:
+        raise RefusedError(
+            limit.name,
+            math.inf,
+            f"This request costs {limit.cost:g} of the {limit.name} limit, which never allows more than "
+            f"{limit.burst:g} at once. Make it smaller.",
+        )
+    wait_s = wait_us / 1e6
+    raise RefusedError(
+        limit.name, wait_s, f"The {limit.name} limit is used up. Try again in {max(1, math.ceil(wait_s))} s."
+    )

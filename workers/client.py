@@ -1,0 +1,282 @@
+"""What front-ends use of the queue: submit, position, follow, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal
+
+import redis
+import redis.asyncio
+from rq import Retry
+from rq.command import PUBSUB_CHANNEL_TEMPLATE
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+from rq.utils import as_text
+
+from workers import keys, redis_connection
+from workers.admission import RECORD_TTL_S, Duplicate, Limit, admit, refund
+from workers.contract import Request, encode
+from workers.doorbell import Doorbell, ring
+from workers.errors import JobNotFoundError, NotAllowedError, RedisUnavailableError, RefusedError
+from workers.fair_queue import FairQueue
+from workers.follower import Ended, Follower, Queued, Restarted, TextDelta, Update
+from workers.outbox import OutboxJob
+from workers.position import Position, position
+from workers.settings import LimitSettings, Rate, WorkerSettings
+
+__all__ = ["CancelOutcome", "Client", "Ended", "Queued", "Restarted", "Submitted", "TextDelta", "Update"]
+
+#: ``cancelled``: it was queued and never runs. ``stopping``: it runs, its worker was told. ``ended``: too late.
+CancelOutcome = Literal["cancelled", "stopping", "ended"]
+
+_WAITING = frozenset({JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.DEFERRED})
+_CANCEL_FLAG_MARGIN_S = 600
+
+#: A killed Redis may forget the last seconds; a submission older than this is on its disk.
+_FORGETTABLE_S = 60.0
+
+_logger = logging.getLogger("palaver.client")
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A request is in the queue, or was before.
+
+    Args:
+        job_id: What to follow.
+        duplicate: Whether the same idempotency key had been submitted before; follow that job, post no second answer.
+    """
+
+    job_id: str
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """A request that Redis might still forget, and which run of the server has it."""
+
+    request: Request
+    run_id: str
+    at_s: float
+
+
+class Client:
+    """A front-end's connection to the queue; use one for the life of a process.
+
+    Args:
+        connection: Client for asyncio, returning bytes.
+        sync_connection: Client of the same server for rq, which is synchronous.
+        limits: Rates that requests are held to.
+        worker: Attempts and times of life that jobs are given.
+        outage_s: How long Redis may be away before a follower gives up.
+    """
+
+    def __init__(
+        self,
+        connection: redis.asyncio.Redis,
+        sync_connection: redis.Redis,
+        limits: LimitSettings,
+        worker: WorkerSettings,
+        outage_s: float = 120.0,
+    ) -> None:
+        self._redis = connection
+        self._sync = sync_connection
+        self._limits = limits
+        self._worker = worker
+        self._outage_s = outage_s
+        self._doorbell = Doorbell(connection)
+        self._run_id = ""
+        self._submissions: dict[str, _Submission] = {}
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; running followers end with an error."""
+        await self._doorbell.close()
+        await self._redis.aclose()
+        self._sync.close()
+
+    async def submit(self, request: Request) -> Submitted:
+        """Charge the limits and enqueue, each once for an idempotency key however often this is called.
+
+        Should the process die between the two, the next submission of the same key enqueues without another charge.
+
+        Raises:
+            RefusedError: A limit says no; nothing was charged.
+            RedisUnavailableError: Redis is away; submit the same request again later.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            record_ttl_s = max(RECORD_TTL_S, self._worker.result_ttl_s)
+            limits = self._limits_of(request)
+            admission = await admit(self._redis, request.job_id, limits, record_ttl_s=record_ttl_s)
+            if isinstance(admission, Duplicate) and await self._redis.hexists(keys.live(request.job_id), "final"):
+                # It has ended, and rq may have dropped the job already: the answer is still to be had.
+                return Submitted(request.job_id, duplicate=True)
+            enqueued = await asyncio.to_thread(self._enqueue, request)
+            await self._remember(request)
+        return Submitted(request.job_id, duplicate=not enqueued)
+
+    async def position(self, job_id: str) -> Position | None:
+        """Place in the queue and estimated seconds to the start; None if the job does not wait.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            origin = await self._redis.hget(Job.key_for(job_id), "origin")
+            return await position(self._redis, as_text(origin), job_id) if origin else None
+
+    async def cancel(self, job_id: str, user: str, moderator: bool = False) -> CancelOutcome:
+        """Stop a job, queued or running. One that never ran is refunded here, a running one by its worker.
+
+        Args:
+            job_id: Which one.
+            user: Who wants it stopped.
+            moderator: Whether that user may stop others' jobs of this job's tenant.
+
+        Returns:
+            What happened.
+
+        Raises:
+            JobNotFoundError: No such job, or it has expired.
+            NotAllowedError: It is somebody else's.
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return await asyncio.to_thread(self._cancel, job_id, user, moderator)
+
+    def follow(self, job_id: str) -> AsyncIterator[Update]:
+        """Everything about a job from the start of its current attempt to its end, for any number of readers.
+
+        A job that this process submitted and that a killed Redis has forgotten is submitted again.
+
+        Raises:
+            JobNotFoundError: The job does not exist, was deleted, or its answer has expired.
+            RedisUnavailableError: Redis was away for longer than ``outage_s``.
+        """
+        return Follower(self._redis, self._doorbell, job_id, self._outage_s, self._restore).updates()
+
+    async def _remember(self, request: Request) -> None:
+        """Keep a request until it is certainly on Redis' disk."""
+        now_s = time.monotonic()
+        self._run_id = self._run_id or await self._server_run_id()
+        self._submissions.pop(request.job_id, None)  # the order is that of the submissions
+        self._submissions[request.job_id] = _Submission(request, self._run_id, now_s)
+        for job_id, submission in list(self._submissions.items()):
+            if submission.at_s > now_s - _FORGETTABLE_S:
+                break
+            del self._submissions[job_id]
+
+    async def _restore(self, job_id: str) -> bool:
+        """Submit a job again that is missing since a restart of the server; one that was deleted stays deleted."""
+        submission = self._submissions.get(job_id)
+        if submission is None:
+            return False
+        try:
+            self._run_id = await self._server_run_id()
+            if self._run_id == submission.run_id:
+                return False
+            _logger.warning("Redis was restarted and has forgotten job %s, which is submitted again.", job_id)
+            await self.submit(submission.request)
+        except RefusedError:
+            return False
+        except (redis.ConnectionError, redis.TimeoutError, RedisUnavailableError):
+            pass  # away again: the reader sees to that
+        return True
+
+    async def _server_run_id(self) -> str:
+        return str((await self._redis.info("server"))["run_id"])
+
+    def _limits_of(self, request: Request) -> list[Limit]:
+        scopes: tuple[tuple[str, str, Rate], ...] = (
+            ("tenant", request.tenant, self._limits.tenant),
+            ("channel", f"{request.tenant}:{request.channel}", self._limits.channel),
+            ("user", f"{request.platform}:{request.user}", self._limits.user),
+        )
+        return [
+            Limit(
+                key=keys.limit(request.kind, scope, name),
+                per_minute=rate.per_minute,
+                burst=rate.burst,
+                cost=1,
+                name=scope,
+            )
+            for scope, name, rate in scopes
+        ]
+
+    def _enqueue(self, request: Request) -> bool:
+        """Enqueue through stock rq; returns whether the job is new."""
+        retries = self._worker.max_attempts - 1
+        try:
+            self._queue(keys.queue(request.kind)).enqueue_call(
+                f"palaver.{request.kind}",
+                kwargs={"request": json.loads(encode(request))},
+                timeout=math.ceil(request.timeout_s),
+                result_ttl=self._worker.result_ttl_s,
+                failure_ttl=self._worker.result_ttl_s,
+                description=f"{request.kind} of {request.tenant}",  # rq logs it: it must not tell the prompt
+                job_id=request.job_id,
+                retry=Retry(max=retries) if retries else None,
+                unique=True,
+            )
+        except DuplicateJobError:
+            return False
+        return True
+
+    def _cancel(self, job_id: str, user: str, moderator: bool) -> CancelOutcome:
+        with self._sync.pipeline(transaction=True) as pipeline:
+            while True:
+                # The job must not start, or end, between the look at its status and what is done about it.
+                pipeline.watch(OutboxJob.key_for(job_id))  # type: ignore[no-untyped-call]  # redis-py's is untyped
+                job = self._fetch(job_id)
+                if not moderator and job.request.user != user:
+                    raise NotAllowedError("Only the person who asked, or a moderator, can stop this.")
+                try:
+                    return self._cancel_watched(job, pipeline)
+                except redis.WatchError:
+                    continue
+
+    def _cancel_watched(self, job: OutboxJob, pipeline: redis.client.Pipeline) -> CancelOutcome:
+        status = job.get_status(refresh=False)
+        outcome: CancelOutcome
+        if status in _WAITING:
+            outcome = "cancelled"
+            pipeline.multi()
+            job.cancel(pipeline=pipeline)
+            self._queue(job.origin).remove(job, pipeline=pipeline)
+            refund(pipeline, job.id)
+            ring(pipeline, job.origin, [job.id])
+        elif status == JobStatus.STARTED:
+            outcome = "stopping"
+            pipeline.multi()
+            # The flag reaches the worker even if the message is lost, and the next worker if this one dies.
+            pipeline.set(keys.cancel(job.id), "1", ex=math.ceil(job.request.timeout_s) + _CANCEL_FLAG_MARGIN_S)
+            command = json.dumps({"command": "stop-job", "job_id": job.id})
+            pipeline.publish(PUBSUB_CHANNEL_TEMPLATE % job.worker_name, command)
+        else:
+            return "ended"
+        pipeline.execute()
+        _logger.info("Job %s: %s.", job.id, outcome)
+        return outcome
+
+    def _queue(self, name: str) -> FairQueue:
+        return FairQueue(name, connection=self._sync, serializer=JSONSerializer)
+
+    def _fetch(self, job_id: str) -> OutboxJob:
+        try:
+            job = OutboxJob(job_id, connection=self._sync, serializer=JSONSerializer)
+            job.refresh()  # type: ignore[no-untyped-call]  # as above
+        except (NoSuchJobError, ValueError):  # rq refuses some characters in ids
+            raise JobNotFoundError("There is no such job, or it has expired.") from None
+        return job

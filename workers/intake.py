@@ -1,0 +1,184 @@
+"""Taking jobs: popped fairly, read, and started, many at a time.
+
+One script pops N ids, one round trip reads them, one MULTI starts them all. Between the reading and the MULTI the
+jobs are watched: a job that somebody cancels in that moment is not started.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import redis
+from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.executions import Execution
+from rq.job import JobStatus
+from rq.utils import as_text
+
+from workers import keys
+from workers.contract import Failure
+from workers.errors import ContractError
+from workers.execution_slots import Slot
+from workers.fair_queue import FairQueue
+from workers.outbox import OutboxJob
+from workers.settlement import Broken, Ended, Outcome, Stopped
+
+log = logging.getLogger("palaver.worker")
+
+#: Functions that jobs may name; nothing is ever imported by a name from a payload.
+JOB_FUNCTIONS = frozenset({"palaver.chat"})
+_WATCH_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one call brought: executions to run, and some that ended at once."""
+
+    slots: list[Slot] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    job: OutboxJob
+    crashes: int
+    cancelled: bool
+
+
+class Intake:
+    """Pops and starts jobs for one worker.
+
+    Args:
+        queue: Where from.
+        worker_name: Who holds the leases.
+        lease_s: How long they last unless they are renewed.
+    """
+
+    def __init__(self, queue: FairQueue, worker_name: str, lease_s: int) -> None:
+        self._queue = queue
+        self._redis: redis.Redis = queue.connection
+        self._registry = queue.started_job_registry
+        self._worker_name = worker_name
+        self._lease_s = lease_s
+        # Popped ids not yet started, and starts whose reply was lost: both survive an outage of Redis.
+        self._popped: list[str] = []
+        self._doubtful: list[Slot] = []
+
+    def take(self, most: int) -> Taken:
+        """Start up to this many jobs.
+
+        Raises:
+            redis.RedisError: Redis is away; the next call goes on where this one stopped.
+        """
+        if self._doubtful:
+            slots, self._doubtful = self._really_started(self._doubtful), []
+            return _sort(slots)
+        if not self._popped and most > 0:
+            self._popped = self._queue.pop_many(most)
+        for _ in range(_WATCH_ATTEMPTS):
+            if not self._popped:
+                return Taken()
+            try:
+                slots = self._start(self._popped)
+            except redis.WatchError:  # somebody touched one of them in between: look again
+                continue
+            self._popped = []
+            return _sort(slots)
+        return Taken()
+
+    def _start(self, job_ids: Sequence[str]) -> list[Slot]:
+        """The MULTI: every id leaves the intermediate list, and those that may run become executions."""
+        intermediate = self._queue.intermediate_queue_key
+        slots: list[Slot] = []
+        with self._redis.pipeline() as pipeline:
+            pipeline.watch(*(OutboxJob.key_for(job_id) for job_id in job_ids))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            candidates = self._read(job_ids)
+            pipeline.multi()
+            for job_id, candidate in zip(job_ids, candidates, strict=True):
+                pipeline.lrem(intermediate, 1, job_id)
+                if candidate is None:
+                    self._queue.release(pipeline, job_id)
+                    continue
+                job = candidate.job
+                execution = Execution.create(job, self._lease_s, pipeline, self._worker_name)
+                job.execution_id = execution.id
+                job.prepare_for_execution(self._worker_name, pipeline)
+                pipeline.persist(job.key)
+                slots.append(Slot(job, execution, candidate.crashes, candidate.cancelled))
+            self._doubtful = slots
+            try:
+                pipeline.execute()
+            except redis.WatchError:
+                self._doubtful = []
+                raise
+            self._doubtful = []
+        return slots
+
+    def _read(self, job_ids: Sequence[str]) -> list[_Candidate | None]:
+        """The jobs as they are now; None for those that are gone or no longer queued."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.mget(*map(keys.crashes, job_ids), *map(keys.cancel, job_ids))
+            for job_id in job_ids:
+                pipeline.hgetall(OutboxJob.key_for(job_id))
+            marks, *rows = pipeline.execute()
+        half = len(job_ids)
+        return [self._candidate(*facts) for facts in zip(job_ids, rows, marks[:half], marks[half:], strict=True)]
+
+    def _candidate(
+        self, job_id: str, fields: dict[bytes, bytes], crashes: bytes | None, cancel: bytes | None
+    ) -> _Candidate | None:
+        if as_text(fields.get(b"status", b"")) != JobStatus.QUEUED.value:
+            return None
+        job = OutboxJob(job_id, connection=self._redis, serializer=self._queue.serializer)
+        try:
+            job.restore(fields)
+        except (NoSuchJobError, ValueError):
+            log.warning("Job %s has no readable hash and is dropped.", job_id)
+            return None
+        job.started_job_registry = self._registry
+        return _Candidate(job, int(crashes or 0), cancel is not None)
+
+    def _really_started(self, slots: Sequence[Slot]) -> list[Slot]:
+        """Of starts whose reply was lost, those that happened; the others are put back by maintenance."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for slot in slots:
+                pipeline.hmget(slot.job.key, "status", "execution_id")
+            rows = pipeline.execute()
+        self._popped = []
+        return [
+            slot
+            for slot, row in zip(slots, rows, strict=True)
+            if row == [JobStatus.STARTED.value.encode(), slot.id.encode()]
+        ]
+
+
+def _sort(slots: Sequence[Slot]) -> Taken:
+    """Separate what can run from what ends at once."""
+    taken = Taken()
+    for slot in slots:
+        outcome = _ends_at_once(slot)
+        if outcome is None:
+            taken.slots.append(slot)
+        else:
+            taken.ended.append(Ended(slot, outcome))
+    return taken
+
+
+def _ends_at_once(slot: Slot) -> Outcome | None:
+    """How a job ends that must not run."""
+    if slot.cancelled:
+        return Stopped()
+    try:
+        known = slot.job.func_name in JOB_FUNCTIONS
+        _ = slot.job.request
+    except ContractError as error:
+        reason = str(error)
+    except DeserializationError:
+        reason = "The job's arguments cannot be read: they are not JSON."
+    else:
+        if known:
+            return None
+        reason = "The job names a function that this worker does not run."
+    log.warning("Job %s is refused and kept for inspection: %s", slot.job.id, reason)
+    return Broken(Failure(code=ContractError.code, message=reason), rejected=True)

@@ -1,0 +1,119 @@
+"""Repairs that somebody has to make from time to time, whatever died: under a lock, so that one process does.
+
+rq's own registries are cleaned by rq's code; what it does not know is added: slots and popped ids of dead workers,
+ends that were written by tools without our job class, due retries, entries of workers that are gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import cast
+
+import redis
+from rq import worker_registration
+from rq.job import JobStatus
+from rq.registry import CanceledJobRegistry, FailedJobRegistry, ScheduledJobRegistry, clean_registries
+from rq.scheduler import RQScheduler
+from rq.serializers import JSONSerializer
+from rq.utils import as_text, now
+
+from workers import keys
+from workers.fair_queue import FairQueue
+from workers.outbox import LIVE_TTL_S, OutboxJob
+
+log = logging.getLogger("palaver.maintenance")
+
+#: Ends looked at in one round; more wait for the next.
+ENDS_AT_ONCE = 500
+#: A worker that has reported nothing for this long is gone.
+WORKER_SILENT_S = 60.0
+
+
+class Maintenance:
+    """Keeps one queue in order.
+
+    Args:
+        queue: Which one.
+    """
+
+    def __init__(self, queue: FairQueue) -> None:
+        self._queue = queue
+        self._redis: redis.Redis = queue.connection
+
+    def tick(self) -> bool:
+        """Do what there is to do, unless another process is at it; returns whether this one was.
+
+        Raises:
+            redis.RedisError: Redis is away; the next tick does it.
+        """
+        if not self._queue.acquire_maintenance_lock():
+            return False
+        try:
+            clean_registries(self._queue)
+            worker_registration.clean_worker_registry(self._queue)
+            rescued, freed = self._queue.reconcile()
+            if rescued or freed:
+                log.warning("Put back %d jobs and freed %d slots of dead workers.", rescued, freed)
+            self._enqueue_due_retries()
+            self._report_ends()
+            self._forget_cancelled()
+            self._forget_workers()
+        finally:
+            self._queue.release_maintenance_lock()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+        return True
+
+    def _enqueue_due_retries(self) -> None:
+        """What rq's scheduler process does, once a tick: only retries with an interval are ever scheduled here."""
+        if not ScheduledJobRegistry(queue=self._queue).get_job_count(cleanup=False):  # type: ignore[no-untyped-call]  # rq leaves it untyped
+            return
+        scheduler = RQScheduler([self._queue], connection=self._redis, serializer=JSONSerializer)
+        if scheduler.acquire_locks():  # type: ignore[no-untyped-call]  # rq leaves it untyped
+            try:
+                scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+            finally:
+                scheduler.release_locks()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+
+    def _report_ends(self) -> None:
+        """Tell front-ends of jobs that a tool without our job class has failed or cancelled."""
+        name = self._queue.name
+        ids = [
+            as_text(cast("bytes", job_id))
+            for registry in (FailedJobRegistry(name, self._redis), CanceledJobRegistry(name, self._redis))
+            for job_id in self._redis.zrevrange(registry.key, 0, ENDS_AT_ONCE - 1)
+        ]
+        if not ids:
+            return
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in ids:
+                pipeline.hexists(keys.live(job_id), "final")
+            told = pipeline.execute()
+        untold = [job_id for job_id, known in zip(ids, told, strict=True) if not known]
+        for job in OutboxJob.fetch_many(untold, connection=self._redis, serializer=JSONSerializer):
+            if isinstance(job, OutboxJob) and _ended_untold(job):
+                with self._redis.pipeline() as pipeline:
+                    job.report_end(pipeline)
+                    pipeline.execute()
+                log.warning("Job %s was ended by another tool; its front-end has been told.", job.id)
+
+    def _forget_cancelled(self) -> None:
+        """Drop old ids of cancelled jobs, which rq keeps for ever."""
+        registry = CanceledJobRegistry(self._queue.name, self._redis)
+        self._redis.zremrangebyscore(registry.key, "-inf", time.time() - LIVE_TTL_S)
+
+    def _forget_workers(self) -> None:
+        now_s = time.time()
+        for name, entry in self._redis.hgetall(keys.workers()).items():
+            try:
+                silent = now_s - float(json.loads(entry)["at_s"]) > WORKER_SILENT_S
+            except (ValueError, KeyError, TypeError):
+                silent = True
+            if silent:
+                self._redis.hdel(keys.workers(), name)
+
+
+def _ended_untold(job: OutboxJob) -> bool:
+    """Whether it has ended and is so young that its terminal event, had there been one, would still be known."""
+    ended = job.get_status(refresh=False) in (JobStatus.FAILED, JobStatus.CANCELED)
+    return ended and job.enqueued_at is not None and (now() - job.enqueued_at).total_seconds() < LIVE_TTL_S

@@ -105,6 +105,8 @@ class Ours:
         from benchmarks.chat_alternatives import Outcome
         from generation.types import ChatRequest, Delta, Finished, Message, Sampling
 
+        # Only what users share within a run may be found, not the same prompts from the round before.
+        self._engine._prefixes.clear()  # noqa: SLF001 - no user of an engine needs this
         started_s = time.perf_counter()
         for number, task in enumerate(tasks):
             turns = (Message("system", PERSONA), Message("user", self._texts[tuple(task.prompt)]))

@@ -14,6 +14,7 @@ and from it::
     ["ready", info]                     the fields of ``generation.types.EngineInfo``
     ["unusable", code, message, permanent]   it could not be built
     ["delta", id, text], ["finished", id, reason, usage], ["failed", id, code, message, retryable]
+    ["raised", ids, code, message, retryable]   a step failed as a whole: these were in it, one of them is the reason
 """
 
 from __future__ import annotations
@@ -136,21 +137,20 @@ class EngineLoop:
         try:
             events = self._engine.step()
         except Exception as error:  # noqa: BLE001 - whatever a model raises must reach the jobs, not lose them
-            events = self._fail_over(error)
-        self._report(*events)
+            self._fail_over(error)
+        else:
+            self._report(*events)
 
-    def _fail_over(self, error: Exception) -> list[EngineEvent]:
-        """A step that raised has produced nothing: end what it held, keep the model, let the jobs be retried."""
+    def _fail_over(self, error: Exception) -> None:
+        """A step that raised has produced nothing: empty the engine, keep the model; the worker finds the culprit."""
         log.error("A step of the engine raised %s; its %d requests end.", type(error).__name__, len(self._in_flight))
-        known = isinstance(error, GenerationError)
-        code = error.code if isinstance(error, GenerationError) else "engine_error"
-        message = str(error) if known else "The model failed on this request. Please try again."
-        retryable = error.retryable if isinstance(error, GenerationError) else True
-        failed: list[EngineEvent] = []
-        for request_id in sorted(self._in_flight):
+        message = ["raised", sorted(self._in_flight), "engine_error", "The model failed on this request.", True]
+        if isinstance(error, GenerationError):
+            message[2:] = [error.code, str(error), error.retryable]
+        for request_id in self._in_flight:
             self._engine.cancel(request_id)
-            failed.append(Failed(request_id, code, message, retryable))
-        return failed
+        self._in_flight.clear()
+        self._channel.send(message)
 
     def _report(self, *events: EngineEvent) -> None:
         self._in_flight.difference_update(event.request_id for event in events if not isinstance(event, Delta))

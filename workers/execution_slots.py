@@ -89,8 +89,8 @@ class ExecutionSlots:
         """Which waiting executions to give to the engine now.
 
         Those that were in flight at repeated engine deaths are kept from the others, and narrowed down: groups of
-        the square root of the capacity, then one by one. So the innocent finish, and the killer is found after few
-        deaths and few slow rounds.
+        the square root of the capacity where there are more, then one by one. So the innocent finish, and the killer
+        is found after few deaths and few slow rounds.
         """
         waiting = [slot for slot in self._slots.values() if not slot.submitted]
         if not waiting:
@@ -102,7 +102,8 @@ class ExecutionSlots:
         if running or not suspects:
             return []
         group = [slot for slot in suspects if slot.crashes < ISOLATED_CRASHES]
-        return group[: math.isqrt(self.capacity)] if group else suspects[:1]
+        size = math.isqrt(self.capacity)
+        return group[:size] if len(group) > size else suspects[:1]
 
     def overdue(self, now_s: float) -> list[Slot]:
         """Executions whose attempt has taken too long, by the monotonic clock."""

@@ -108,6 +108,10 @@ class FairQueue(Queue):
                 return True
         return True
 
+    def unlist(self, pipeline: Pipeline, job_ids: Sequence[str]) -> None:
+        """Take popped ids off rq's intermediate list, in the MULTI that starts their jobs."""
+        self._script("unlist").queue(pipeline, *self._call(*job_ids))
+
     def settle(
         self, pipeline: Pipeline | redis.Redis, job_id: str, estimated_gpu_s: float, actual_gpu_s: float
     ) -> None:

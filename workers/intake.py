@@ -89,14 +89,13 @@ class Intake:
 
     def _start(self, job_ids: Sequence[str]) -> list[Slot]:
         """The MULTI: every id leaves the intermediate list, and those that may run become executions."""
-        intermediate = self._queue.intermediate_queue_key
         slots: list[Slot] = []
         with self._redis.pipeline() as pipeline:
             pipeline.watch(*(OutboxJob.key_for(job_id) for job_id in job_ids))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
             candidates = self._read(job_ids)
             pipeline.multi()
+            self._queue.unlist(pipeline, job_ids)
             for job_id, candidate in zip(job_ids, candidates, strict=True):
-                pipeline.lrem(intermediate, 1, job_id)
                 if candidate is None:
                     self._queue.release(pipeline, job_id)
                     continue
@@ -104,7 +103,8 @@ class Intake:
                 execution = Execution.create(job, self._lease_s, pipeline, self._worker_name)
                 job.execution_id = execution.id
                 job.prepare_for_execution(self._worker_name, pipeline)
-                pipeline.persist(job.key)
+                if job.attempt > 1 or job.ttl:  # else nothing has ever set it to expire
+                    pipeline.persist(job.key)
                 slots.append(Slot(job, execution, candidate.crashes, candidate.cancelled))
             self._doubtful = slots
             try:

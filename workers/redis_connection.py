@@ -31,6 +31,8 @@ MINIMUM_MAJOR_VERSION = 7
 #: Longer than any blocking command: rq adds nothing of its own to it, and ours block for 5 s at most.
 SOCKET_TIMEOUT_S = 15.0
 _HEALTH_CHECK_S = 30
+#: Of one front-end; whoever comes later waits for one to be free instead of failing.
+_ASYNC_CONNECTIONS = 64
 _RETRIES = 2
 _BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
 #: Not after a timeout: a server that is stuck is not helped by more of the same, and the caller has waited enough.
@@ -71,7 +73,10 @@ def connect_async(settings: RedisSettings, data_dir: Path) -> redis.asyncio.Redi
     options["retry"] = redis.asyncio.retry.Retry(_BACKOFF, _RETRIES, _RETRIED)
     url = _url(settings, data_dir)
     if not url.startswith("sentinel:"):
-        return redis.asyncio.Redis.from_url(url, **options, **_tls(url, settings))
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url, max_connections=_ASYNC_CONNECTIONS, timeout=SOCKET_TIMEOUT_S, **options, **_tls(url, settings)
+        )
+        return redis.asyncio.Redis.from_pool(pool)
     sentinels, service, database, login = _sentinel_parts(url)
     manager = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's is untyped
         sentinels,

@@ -25,7 +25,8 @@ class RedisSettings(_Section):
         url: ``redis://``, ``rediss://`` (TLS), ``unix://`` or ``sentinel://host1:26379,host2:26379/service/db``.
         password: Overrides one in the URL; also for Sentinel's master.
         ca_file: Certificate authority for TLS; the system's otherwise.
-        durability: The embedded server's ``appendfsync``: ``everysec`` may lose up to 2 s at a power failure.
+        durability: The embedded server's ``appendfsync``: with ``everysec`` its death may undo up to about 2 s of
+            confirmed writes, which clients and workers then repeat; ``always`` loses none, and is slower.
     """
 
     url: SecretStr | None = None

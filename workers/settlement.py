@@ -16,7 +16,7 @@ import redis
 from redis.client import Pipeline
 from rq.utils import now
 
-from workers import keys
+from workers import keys, scripts
 from workers.admission import refund
 from workers.contract import Failure, UsageReport
 from workers.execution_slots import Slot
@@ -142,19 +142,15 @@ class Settlement:
 
     def _owned(self, ended: Sequence[Ended]) -> list[Ended]:
         """Those whose fence stands; makes sure that their text is complete in Redis."""
-        registry = self._queue.started_job_registry.key
-        with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.zmscore(registry, [each.slot.execution.composite_key for each in ended])
-            for each in ended:
-                pipeline.hmget(each.slot.job.key, "status", "execution_id")
-                pipeline.strlen(keys.text(each.slot.id))
-            leases, *facts = pipeline.execute()
+        names = [self._queue.started_job_registry.key]
+        for each in ended:
+            names += (each.slot.job.key, keys.text(each.slot.id))
+        leases = [each.slot.execution.composite_key for each in ended]
+        facts = scripts.load("fence").run(self._redis, names, leases)
         owned: list[Ended] = []
-        for each, lease, (status, execution_id), text_bytes in zip(
-            ended, leases, facts[0::2], facts[1::2], strict=True
-        ):
+        for each, (status, execution_id, held, text_bytes) in zip(ended, facts, strict=True):
             own_id = each.slot.id
-            if lease is None or status != b"started" or execution_id != own_id.encode():
+            if not held or status != b"started" or execution_id != own_id.encode():
                 log.warning("Job %s is no longer ours; execution %s writes nothing.", each.slot.job.id, own_id)
                 continue
             if text_bytes < self._texts.length_bytes(own_id):

@@ -191,6 +191,9 @@ class WorkerLoop:
             self._feed()
 
     def _hear(self, message: Message) -> None:
+        if message[0] == "raised":
+            self._step_raised(*message[1:])
+            return
         slot = self.slots.get(message[1])
         if slot is None:
             return  # cancelled in the meantime
@@ -205,6 +208,15 @@ class WorkerLoop:
                 self._end(slot, Answered(reason, usage))
             case ["failed", _, code, text, retryable]:
                 self._end(slot, Broken(Failure(code=code, message=text), retryable, refused=code == "refused"))
+
+    def _step_raised(self, ids: list[str], code: str, text: str, retryable: bool) -> None:
+        """One request made the whole step fail: as with an engine's death, alone it is convicted, else suspected."""
+        involved = [slot for slot in map(self.slots.get, ids) if slot is not None]
+        for slot in involved:
+            if len(involved) == 1 and not retryable:
+                self._end(slot, Broken(Failure(code=code, message=text)))
+            else:
+                self._end(slot, died_with(slot, len(involved), self._settings.quarantine_crashes))
 
     def _engine_died(self) -> None:
         in_flight = [slot for slot in self.slots if slot.submitted]

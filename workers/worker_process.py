@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from rq.serializers import JSONSerializer
 
 from workers import keys, redis_connection
@@ -51,7 +51,7 @@ class WorkerConfig(BaseModel):
     limits: LimitSettings
     worker: WorkerSettings
     factory: str
-    options: dict[str, Any]
+    options: dict[str, Any] = Field(repr=False)
     log_level: str = "WARNING"
 
     def to_json(self) -> str:

@@ -98,7 +98,7 @@ def converse(
     remember_lines(configured.data_dir / "chat_history")
     session = runner.run(open_session())
     try:
-        Interactive(session, runner, Console()).run()
+        Interactive(session, runner, Console(highlight=False)).run()
     finally:
         runner.run(session.close())
 

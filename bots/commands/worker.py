@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
-import socket
-import subprocess
 from typing import get_args
 
 import click
 
 from bots import log, settings
-from bots.settings import Settings
+from generation import catalog
 from generation import devices as machine
-from workers import redis_connection
+from workers import embedded_redis, redis_connection
 from workers.contract import Kind
 from workers.errors import SettingsError
 from workers.process_tree import die_with_parent
-from workers.supervisor import Supervisor
-from workers.worker_process import WorkerConfig, reveal
-
-#: What the engine process of each kind builds.
-_FACTORIES: dict[Kind, str] = {"chat": "generation.chat.factory:build"}
+from workers.supervisor import Supervisor, worker_configs
 
 
 @click.command("worker")
@@ -42,16 +36,26 @@ def command(kinds: str, devices: str, parent: int | None) -> None:
     log.configure(configured.log_level)
     if parent is not None:
         die_with_parent(parent)
-    with redis_connection.connect(configured.redis, configured.data_dir) as client:
+    with contextlib.ExitStack() as stack:
+        if configured.redis.url is None:
+            stack.enter_context(embedded_redis.ensure(configured.data_dir, configured.redis))
+        client = stack.enter_context(redis_connection.connect(configured.redis, configured.data_dir))
         redis_connection.check(client)
-    _set_threads(configured.chat.threads)
-    Supervisor(
-        [
-            _config(configured, kind, device)
-            for kind in _kinds(kinds)
-            for device in _devices(devices, configured.chat.device)
-        ]
-    ).run()
+        if configured.chat.backend == "transformers":
+            catalog.resolve(configured.chat.model, configured.data_dir)  # a wrong name is told before anything loads
+        _set_threads(configured.chat.threads)
+        Supervisor(
+            worker_configs(
+                _kinds(kinds),
+                devices,
+                redis_settings=configured.redis,
+                data_dir=configured.data_dir,
+                worker=configured.worker,
+                limits=configured.limits.chat,
+                chat=configured.chat,
+                log_level=configured.log_level,
+            )
+        ).run()
 
 
 def _set_threads(threads: int) -> None:
@@ -60,51 +64,12 @@ def _set_threads(threads: int) -> None:
     os.environ.update(wanted if threads else {name: wanted[name] for name in wanted if name not in os.environ})
 
 
-def _config(configured: Settings, kind: Kind, device: str) -> WorkerConfig:
-    options = reveal(configured.chat.model_dump())
-    if device != "auto":
-        options["device"] = device
-    return WorkerConfig(
-        kind=kind,
-        name=f"{kind}-{device.replace(':', '')}-{socket.gethostname()}-{os.getpid()}",
-        redis=configured.redis,
-        data_dir=configured.data_dir,
-        limits=configured.limits.chat,
-        worker=configured.worker,
-        factory=_FACTORIES[kind],
-        options={**options, "data_dir": str(configured.data_dir)},
-        log_level=configured.log_level.upper(),
-    )
-
-
 def _kinds(text: str) -> list[Kind]:
     known: tuple[Kind, ...] = get_args(Kind)
     wanted = [name.strip() for name in text.split(",") if name.strip()]
     for name in wanted:
         if name not in known:
             raise SettingsError(f"--kinds: there is no kind {name}; known are {', '.join(known)}.")
+    if not wanted:
+        raise SettingsError(f"--kinds names nothing; known are {', '.join(known)}.")
     return [kind for kind in known if kind in wanted]
-
-
-def _devices(text: str, configured: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if names != ["auto"]:
-        return names or ["auto"]
-    gpus = _gpus()
-    # With one or none the engine finds out by itself.
-    return [f"cuda:{number}" for number in range(gpus)] if gpus > 1 and configured == "auto" else [configured]
-
-
-def _gpus() -> int:
-    """GPUs that a worker started from here would see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return 0
-    try:
-        told = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return len(told.splitlines())

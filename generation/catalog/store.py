@@ -85,12 +85,15 @@ def remove(name: str, data_dir: Path) -> int:
 
 
 @contextlib.contextmanager
-def locked(location: ModelLocation, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(location: ModelLocation, on_wait: Callable[[], None] = lambda: None) -> Iterator[int]:
     """Hold a model's folder against other processes; the kernel lets go when this one dies.
 
     Args:
         location: Which model.
         on_wait: Called about five times a second while another process holds it.
+
+    Yields:
+        Descriptor of the lock: a child process that inherits it keeps holding it if this process is killed.
 
     Raises:
         ModelError: The models' folder cannot be written.
@@ -109,7 +112,7 @@ def locked(location: ModelLocation, on_wait: Callable[[], None] = lambda: None) 
             except BlockingIOError:
                 on_wait()
                 time.sleep(_POLL_S)
-        yield
+        yield lock.fileno()
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:

@@ -28,7 +28,8 @@ class ChatConfig:
         data_dir: Where models are kept (under ``models/``).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` takes bf16 only where the device computes in it.
-        quantization: ``auto`` takes what is measured to help on this device without harming answers.
+        quantization: ``auto`` lays weights out anew where that is measured to help without harming answers; ``none``
+            leaves them as they are loaded.
         slots: Most answers in flight, at most 1,024; 0 derives it from free memory.
         context_tokens: Longest prompt plus answer; 0 takes the model's own, within memory.
         prefill_chunk_tokens: Prompt tokens that one step may add, at least 16.
@@ -46,7 +47,7 @@ class ChatConfig:
     data_dir: Path = field(default_factory=_default_data_dir)
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["auto", "none", "int8"] = "auto"
+    quantization: Literal["auto", "none"] = "auto"
     slots: Annotated[int, Field(ge=0, le=1024)] = 0
     context_tokens: Annotated[int, Field(ge=0)] = 0
     prefill_chunk_tokens: Annotated[int, Field(ge=16)] = 256

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from generation.chat.stop_strings import StopFilter
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -25,12 +27,10 @@ class Detokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...] = ()) -> None:
         self._tokenizer = tokenizer
-        self._stop = stop
+        self._stop = StopFilter(stop)
         self._window: list[int] = []  # tokens that the next one is decoded with
         self._settled = 0  # tokens at the head of the window whose text is complete
         self._emitted = 0  # characters of the window's text that were taken
-        self._pending = ""  # characters that may turn out to begin a stop string
-        self.stopped = False
 
     def add(self, token: int) -> str:
         """Take one token and return the text that is now certain.
@@ -48,12 +48,16 @@ class Detokenizer:
         self._emitted = max(self._emitted, len(whole))
         if not broken:
             self._slide()
-        return self._filter(piece)
+        return self._stop.add(piece)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has ended the answer."""
+        return self._stop.stopped
 
     def flush(self) -> str:
         """The rest of the text when no token follows; half a character is dropped."""
-        rest, self._pending = self._pending, ""
-        return "" if self.stopped else rest
+        return self._stop.flush()
 
     def _slide(self) -> None:
         """Keep the newest tokens as context and forget those before."""
@@ -64,24 +68,3 @@ class Detokenizer:
     def _decode(self, tokens: list[int]) -> str:
         text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return cast("str", text)  # one answer's tokens make one text
-
-    def _filter(self, piece: str) -> str:
-        """Hold back what may be the beginning of a stop string; end at the first whole one."""
-        if not self._stop or not piece:
-            return piece
-        text = self._pending + piece
-        places = [place for place in (text.find(stop) for stop in self._stop) if place >= 0]
-        if places:
-            self.stopped, self._pending = True, ""
-            return text[: min(places)]
-        held = max(_overlap(text, stop) for stop in self._stop)
-        self._pending = text[len(text) - held :]
-        return text[: len(text) - held]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that begins ``stop``, short of the whole."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:length]):
-            return length
-    return 0

@@ -11,7 +11,7 @@ import torch
 from generation.chat.detokenizer import Detokenizer
 from generation.chat.prefix_cache import PrefixCache
 from generation.chat.prompt import fit
-from generation.chat.runtime import prepare
+from generation.chat.runtime import is_out_of_memory, prepare
 from generation.chat.sampling import sample
 from generation.chat.scheduler import Scheduler
 from generation.chat.sequence import Sequence, StepPlan, new_sequence
@@ -249,6 +249,8 @@ class ChatEngine:
         for sequence in self._scheduler.shed():
             self._forward.release(sequence)
         active = self._scheduler.active
+        for sequence in active:  # a step may have failed between its pass and its tokens: their places come again
+            sequence.filled = min(sequence.filled, sequence.known_tokens - 1)
         _LOG.warning("Out of memory: continuing with %d requests at once", len(active))
         if least:
             for sequence in active:
@@ -258,7 +260,11 @@ class ChatEngine:
             active = []
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        self._forward.trim(len(active), max((sequence.filled for sequence in active), default=0))
+        try:
+            self._forward.trim(len(active), max((sequence.filled for sequence in active), default=0))
+        except (MemoryError, RuntimeError) as error:  # giving back needs room for the smaller copy
+            if not is_out_of_memory(error):
+                raise
 
 
 def _too_large(sequence: Sequence) -> OutOfMemoryError:
@@ -266,11 +272,3 @@ def _too_large(sequence: Sequence) -> OutOfMemoryError:
         f"There is not enough memory for this conversation of {sequence.known_tokens} tokens, even alone. "
         "Shorten it or start a new one."
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; on a CPU torch has no class of its own for that."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)

@@ -67,6 +67,7 @@ class FusedDecoder:
         self._embedding = body.embed_tokens
         self._rotary = body.rotary_emb
         self._layers = [_fused(layer, compact=compact) for layer in body.layers]
+        self._sources = body.layers if compact else None
         self._norm = _norm(body.norm)
         self._head = Linear(model.lm_head.weight, model.lm_head.bias, compact=compact)
 
@@ -85,6 +86,15 @@ class FusedDecoder:
             gate, up = layer.gate_up(layer.before_mlp(hidden)).chunk(2, dim=-1)
             hidden = hidden + layer.down(layer.activation(gate).mul_(up))
         return self._head(self._norm(hidden[keep]))
+
+    def release_sources(self) -> None:
+        """Give up the projections that this decoder holds in layouts of its own; the model itself is then unusable."""
+        for layer in self._sources or ():
+            attention, mlp = layer.self_attn, layer.mlp
+            projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+            for module in (*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj):
+                module.weight.data = module.weight.new_empty(0)
+        self._sources = None
 
     def _attended(
         self,

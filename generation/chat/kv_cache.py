@@ -109,12 +109,10 @@ class KVCache:
 
     @torch.inference_mode()
     def swap(self, first: int, second: int, tokens: int) -> None:
-        """Exchange the first ``tokens`` tokens of two rows."""
-        for tensors in (self.keys, self.values):
-            for tensor in tensors:
-                kept = tensor[first, :, :tokens].clone()
-                tensor[first, :, :tokens] = tensor[second, :, :tokens]
-                tensor[second, :, :tokens] = kept
+        """Exchange the first ``tokens`` tokens of two rows; nothing has changed when memory runs out."""
+        kept = self.capture(first, tokens)
+        self.move(second, first, tokens)
+        self.restore(second, kept, tokens)
 
     @torch.inference_mode()
     def capture(self, row: int, tokens: int) -> Entry:

@@ -19,6 +19,7 @@ _LOG = logging.getLogger("palaver.chat.linear")
 NARROW_ROWS = 16
 _GROUP = 32
 _LEVELS = 15
+_SAMPLE_ROWS = 32
 #: Largest error of a group's values, in units of the group's largest magnitude, that rounding to bf16 explains: half a
 #: unit of its last place in the value itself and as much in the ends of the group's range.
 _ROUNDING = 2.0**-7
@@ -37,17 +38,18 @@ class Linear:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, compact: bool) -> None:
         self._bias = bias
-        self._wide: Product = lambda rows: F.linear(rows, weight)
-        self._narrow: Product | None = None
-        if compact:
-            self._narrow = _int4(weight) or _fp16(weight)
-            self._wide = _blocked(weight) or self._wide
+        self._narrow = (_int4(weight) or _fp16(weight)) if compact else None
+        self._wide = (_blocked(weight) if compact else None) or _plain(weight)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """``(rows, in)`` to ``(rows, out)``."""
         product = self._narrow if self._narrow is not None and rows.shape[0] <= NARROW_ROWS else self._wide
         result = product(rows)
         return result if self._bias is None else result.add_(self._bias)
+
+
+def _plain(weight: torch.Tensor) -> Product:
+    return lambda rows: F.linear(rows, weight)
 
 
 def int4_groups(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
@@ -68,6 +70,8 @@ def int4_groups(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
     """
     if weight.shape[1] % _GROUP:
         return None
+    if weight.shape[0] > _SAMPLE_ROWS and int4_groups(weight[:_SAMPLE_ROWS]) is None:
+        return None  # nearly all weights are told by a few rows
     groups = weight.float().reshape(weight.shape[0], -1, _GROUP)
     least, most = groups.amin(-1), groups.amax(-1)
     step = (most - least) / _LEVELS

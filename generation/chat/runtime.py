@@ -15,6 +15,7 @@ from generation.chat.forward import Decoder, Forward, PackedForward, Transformer
 from generation.chat.fused import FusedDecoder
 from generation.chat.kv_cache import KVCache, LayerShape
 from generation.chat.sequential import SequentialForward
+from generation.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from generation.chat.config import ChatConfig
@@ -27,6 +28,8 @@ _SLOTS = {"cpu": 32, "cuda": 128}
 _SEQUENTIAL_SLOTS = 8
 #: Tokens of the trial that compares the packed pass with the model's own; two sequences, the longer in two parts.
 _TRIAL_TOKENS = (11, 18)
+#: While weights are laid out anew, both new layouts exist beside the old; half as much again is left for the cache.
+_COMPACT_MEMORY = 3.0
 _TRIAL_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 8e-2, torch.float16: 2e-2}
 
 
@@ -76,19 +79,34 @@ def prepare(loaded: LoadedModel, config: ChatConfig) -> Runtime:
 
     Returns:
         A runtime; models that the packed pass does not fit get the sequential one, with a warning.
+
+    Raises:
+        OutOfMemoryError: The model leaves no memory to run in.
     """
     model: Any = loaded.model
     original = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
     with torch.inference_mode():
         reference = _reference(model, loaded.device)
         try:
-            forward, decoder = _packed(loaded, reference)
+            shapes, decoder = _packed(loaded, config, reference)
         except (UnsupportedAttentionError, TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemoryError(
+                    f"{loaded.name} leaves too little memory on {loaded.device} to run. Choose a smaller model."
+                ) from None
             # Whatever a model cannot do shows as one of these, and the general road is right for all of them.
             _LOG.warning("The model runs one request at a time: %s (%s)", _reason(error), type(error).__name__)
             model.set_attn_implementation(original)
             return _sequential(loaded, config)
-    return _sized(loaded, config, forward, decoder)
+    return _sized(loaded, config, shapes, decoder)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; on a CPU torch has no class of its own for that."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
 
 
 def _reason(error: Exception) -> str:
@@ -106,7 +124,7 @@ def _trials(model: Any, device: torch.device) -> list[torch.Tensor]:
     return [torch.randint(0, vocabulary, (1, count), generator=source).to(device) for count in _TRIAL_TOKENS]
 
 
-def _packed(loaded: LoadedModel, reference: list[torch.Tensor]) -> tuple[list[LayerShape], Decoder]:
+def _packed(loaded: LoadedModel, config: ChatConfig, reference: list[torch.Tensor]) -> tuple[list[LayerShape], Decoder]:
     """Switch the model's attention and prove on a trial that nothing else changed.
 
     Raises:
@@ -121,11 +139,12 @@ def _packed(loaded: LoadedModel, reference: list[torch.Tensor]) -> tuple[list[La
     decoder.logits(trials[0], positions, recorder, positions[0, -1:])
     shapes = _checked(model, recorder)
     _compare(decoder, shapes, trials, reference, loaded.dtype)
-    return shapes, _fastest(loaded, shapes, recorder, decoder, trials, reference)
+    return shapes, _fastest(loaded, config, shapes, recorder, decoder, trials, reference)
 
 
 def _fastest(
     loaded: LoadedModel,
+    config: ChatConfig,
     shapes: list[LayerShape],
     recorder: _Recorder,
     decoder: Decoder,
@@ -133,14 +152,23 @@ def _fastest(
     reference: list[torch.Tensor],
 ) -> Decoder:
     """The written-out decoder where it computes the same, else the one given."""
-    compact = loaded.device.type == "cpu" and loaded.dtype == torch.bfloat16
+    compact = config.quantization != "none" and _takes_compact(loaded)
     try:
         fused = FusedDecoder(loaded.model, [recorder.kinds[layer] for layer in range(len(shapes))], compact=compact)
         _compare(fused, shapes, trials, reference, loaded.dtype)
     except (UnsupportedAttentionError, AttributeError) as error:
         _LOG.info("transformers' own modules are used: %s", _reason(error))
         return decoder
+    fused.release_sources()
     return fused
+
+
+def _takes_compact(loaded: LoadedModel) -> bool:
+    """Whether weights may be laid out anew: on a CPU in bf16, with memory for the copies beside them."""
+    if loaded.device.type != "cpu" or loaded.dtype != torch.bfloat16:
+        return False
+    weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in loaded.model.parameters())
+    return torch_devices.free_memory_bytes(loaded.device) > _COMPACT_MEMORY * weight_bytes
 
 
 def _checked(model: Any, recorder: _Recorder) -> list[LayerShape]:

@@ -8,7 +8,7 @@ from typing import Protocol
 from generation.chat.sequence import Chunk, Sequence, StepPlan
 
 #: Successful steps after which limits that were halved for lack of memory are doubled again.
-_RECOVERY_STEPS = 256
+_RECOVERY_STEPS = 64
 _SMALLEST_CHUNK_TOKENS = 32
 
 

@@ -76,7 +76,7 @@ class Sequence:
         A hash of seed and place rather than a generator's state: neighbours, a retried step or a pause change nothing.
         """
         place = f"{self.seed}:{len(self.output)}".encode()
-        return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") / 2**64
+        return (int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") >> 11) / 2**53
 
     def expired(self, now_s: float) -> bool:
         """Whether its deadline has passed."""

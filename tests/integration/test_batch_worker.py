@@ -4,6 +4,7 @@ import json
 import signal
 import time
 
+import pytest
 import redis
 from rq.command import send_stop_job_command
 from rq.job import JobStatus
@@ -26,8 +27,10 @@ from tests.jobs import (
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import alive, children, config, wait_ready, worker
 from workers import keys, worker_loop
+from workers.admission import Limit, admit_now
 from workers.batch_worker import BatchWorker
 from workers.engine_process import EngineSpec
+from workers.errors import RefusedError
 from workers.settings import WorkerSettings
 
 
@@ -102,19 +105,50 @@ def test_failures_end_as_their_kind_demands(server: ValkeyProcess, redis_client:
     assert failed == {refused, invalid, flaky, stalled}
 
 
-def test_a_step_that_raises_costs_one_attempt_and_no_model(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+def test_a_step_that_raises_harms_only_the_job_that_makes_it_raise(
+    server: ValkeyProcess, redis_client: redis.Redis, capfd: pytest.CaptureFixture[str]
+) -> None:
     queue = fair_queue(redis_client)
-    bad = ask(queue, "bad", tokens=5, fail=2, retries=0)
+    good = [ask(queue, f"k{i}", f"t{i % 3}", tokens=6) for i in range(6)]
+    bad = ask(queue, "bad", tokens=5, fail=2)
     with worker(config(server.url, step_s=0.005)) as process:
-        wait_until(lambda: bad in ends(redis_client))
+        wait_until(lambda: types(redis_client))
         engines = children(process.pid)
-        good = ask(queue, "good", tokens=5)
-        wait_until(lambda: good in ends(redis_client))
-        assert children(process.pid) == engines
+        wait_until(lambda: len(ends(redis_client)) == 7)
+        assert children(process.pid) == engines, "the model stays loaded"
+    assert_answered(redis_client, good)
     failure = ends(redis_client)[bad].failure
     assert failure is not None
-    assert failure.code == "engine_error"
-    assert "secret" not in failure.message
+    assert failure.code == "quarantined"
+    logged = capfd.readouterr().err
+    assert "raised RuntimeError" in logged
+    assert "the prompt must not be seen" not in logged
+    assert '"key"' not in logged
+
+
+def test_a_tool_cancels_a_running_job(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    cancelled = ask(queue, "k1", tokens=100_000)
+    with worker(config(server.url, step_s=0.01, capacity=1)):
+        wait_until(lambda: running(redis_client) == 1)
+        job(redis_client, cancelled).cancel()
+        following = ask(queue, "k2", tokens=3)
+        wait_until(lambda: following in ends(redis_client), what="for the slot to be free")
+    assert types(redis_client, cancelled) == ["started", "cancelled"]
+
+
+def test_stop_of_a_running_job_refunds_its_limits(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    once = [Limit(key=keys.limit("chat", "user", "u"), per_minute=0.01, burst=1, cost=1, name="user")]
+    admit_now(redis_client, "t1__k1", once)
+    job_id = ask(queue, "k1", tokens=100_000)
+    with worker(config(server.url, step_s=0.01)):
+        wait_until(lambda: running(redis_client) == 1)
+        with pytest.raises(RefusedError):
+            admit_now(redis_client, "t1__k2", once)
+        send_stop_job_command(redis_client, job_id, serializer=JSONSerializer)
+        wait_until(lambda: job_id in ends(redis_client))
+    admit_now(redis_client, "t1__k2", once)
 
 
 def test_bad_payloads_are_refused_and_kept(server: ValkeyProcess, redis_client: redis.Redis) -> None:

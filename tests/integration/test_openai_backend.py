@@ -196,9 +196,16 @@ def serve() -> Iterator[Callable[[Handler], str]]:
         servers.append(server)
         return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
 
+    async def stop() -> None:
+        for server in servers:
+            server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
     yield start
-    for server in servers:
-        loop.call_soon_threadsafe(server.close)
+    asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
 

@@ -6,6 +6,8 @@ import time
 
 import pytest
 import redis
+from rq.command import send_stop_job_command
+from rq.serializers import JSONSerializer
 
 from tests.jobs import ask, assert_answered, ends, events, fair_queue, job, types, wait_until
 from tests.valkey import ValkeyProcess
@@ -118,15 +120,18 @@ def test_server_killed_and_restarted(restartable_server: ValkeyProcess) -> None:
             wait_until(lambda: late in ends(client), what="for a new job after the outage")
 
 
-def test_server_that_lost_its_last_second(restartable_server: ValkeyProcess) -> None:
-    """Everything written since a moment in mid-answer is gone: texts, and ends that were confirmed."""
+@pytest.mark.parametrize("kept_since", ["enqueued", "speaking"])
+def test_server_that_lost_its_last_second(restartable_server: ValkeyProcess, kept_since: str) -> None:
+    """Everything written since a moment is gone: starts, texts, and ends that were confirmed."""
     with redis.Redis.from_url(restartable_server.url) as client:
         queue = fair_queue(client)
         ids = [ask(queue, f"k{i}", tokens=20 + 10 * i) for i in range(4)]
+        (log,) = (restartable_server.directory / "appendonlydir").glob("*.incr.aof")
+        client.waitaof(1, 0, 10_000)
+        kept_bytes = log.stat().st_size
         with worker(config(restartable_server.url, step_s=0.02)):
             wait_until(lambda: speaking(client))
-            (log,) = (restartable_server.directory / "appendonlydir").glob("*.incr.aof")
-            kept_bytes = log.stat().st_size
+            kept_bytes = log.stat().st_size if kept_since == "speaking" else kept_bytes
             wait_until(lambda: len(ends(client)) == 2)
             restartable_server.kill9()
             os.truncate(log, kept_bytes)
@@ -152,3 +157,21 @@ def test_poison_is_quarantined_and_its_neighbours_finish(server: ValkeyProcess, 
     assert end.failure is not None
     assert end.failure.code == "quarantined"
     assert "crashed" in end.failure.message
+
+
+def test_stop_by_message_still_works_after_the_server_was_away(restartable_server: ValkeyProcess) -> None:
+    with redis.Redis.from_url(restartable_server.url) as client:
+        queue = fair_queue(client)
+        job_id = ask(queue, "k1", tokens=100_000)
+        with worker(config(restartable_server.url, step_s=0.02)):
+            wait_until(lambda: speaking(client))
+            restartable_server.kill9()
+            restartable_server.start()
+
+            def stopped() -> bool:
+                send_stop_job_command(client, job_id, serializer=JSONSerializer)
+                time.sleep(0.2)
+                return job_id in ends(client)
+
+            wait_until(stopped)
+        assert types(client, job_id) == ["started", "cancelled"]

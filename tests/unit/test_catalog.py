@@ -193,7 +193,7 @@ def pinned_to_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     made_up = dataclasses.replace(first, revision=hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(catalogue, "_ENTRIES", (made_up, *others))
 
-    def convert(source: Path, folder: Path, on_progress: object) -> None:
+    def convert(source: Path, folder: Path, on_progress: object, lock: int) -> None:
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(source.read_bytes()[::-1])
 
@@ -273,11 +273,11 @@ PULLER = """
 
     data_dir, log, wait_s = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 
-    def source(location, work, on_progress):
+    def source(location, work, on_progress, lock):
         (work / package.SOURCE_FILE).write_bytes(b"source")
         return work / package.SOURCE_FILE
 
-    def convert(source, folder, on_progress):
+    def convert(source, folder, on_progress, lock):
         with log.open("a") as file:
             file.write("converting\\n")
         package.shutil.rmtree(folder, ignore_errors=True)
@@ -323,6 +323,29 @@ def test_a_killed_pull_leaves_nothing_that_counts_as_installed_and_is_taken_up_a
     assert directory is not None
     assert (directory / "model.safetensors").read_bytes() == b"whole model"
     assert not (tmp_path / "models" / f".{DEFAULT}.partial").exists()
+
+
+HOLDER = """
+    import sys
+    from pathlib import Path
+    from generation.catalog import package, store
+    from generation.catalog.location import locate
+
+    with store.locked(locate("smollm2-135m-instruct", Path(sys.argv[1]))) as lock:
+        child = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('child'); time.sleep(2)"
+        package._run([sys.executable, "-c", child, sys.argv[1] + "/log"], 60, lock)
+"""
+
+
+@pytest.mark.kill
+def test_the_lock_holds_while_a_child_of_a_killed_pull_still_writes(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path)])
+    await_lines(tmp_path / "log", 1)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    waits: list[None] = []
+    with store.locked(locate(DEFAULT, tmp_path), on_wait=lambda: waits.append(None)):
+        assert len(waits) > 2
 
 
 def palaver(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from generation import torch_devices
 from generation.chat.config import ChatConfig
-from generation.chat.engine import ChatEngine, is_out_of_memory
+from generation.chat.engine import ChatEngine
+from generation.chat.runtime import is_out_of_memory
 from generation.types import ChatRequest, Failed, Finished, Message, Sampling
 from tests.chat_models import as_loaded, drain, generated, letter_tokenizer, prompt_of, request, tiny_model
 
@@ -308,6 +310,38 @@ def test_lack_of_memory_sheds_and_retries_without_changing_an_answer(
     assert all(isinstance(end, Finished) for end in said.ends.values())
 
 
+def test_lack_of_memory_between_a_pass_and_its_tokens_loses_none(
+    tokenizer: PreTrainedTokenizerBase, reference: PreTrainedModel, engine: ChatEngine
+) -> None:
+    forward = engine._forward
+    swap, trim, failures = forward.swap, forward.trim, []
+
+    def fail_once(first: int, second: int, tokens: int) -> None:
+        if not failures:
+            failures.append(first)
+            raise LACKS[0]
+        swap(first, second, tokens)
+
+    def fail_to_trim(rows: int, tokens: int) -> None:
+        if len(failures) == 1:
+            failures.append(rows)
+            raise LACKS[1]
+        trim(rows, tokens)
+
+    forward.swap, forward.trim = fail_once, fail_to_trim  # type: ignore[method-assign]
+    requests = [request("running", "Hi", max_new_tokens=30), request("long", "x" * 200), request("short", "Hello")]
+
+    def join(step: int) -> None:
+        if step in {0, 3}:
+            for chat in requests[:1] if step == 0 else requests[1:]:
+                engine.submit(chat)
+
+    said = drain(engine, join)
+    assert len(failures) == 2
+    for chat in requests:
+        assert said.text[chat.request_id] == answer(reference, tokenizer, chat)
+
+
 def test_what_does_not_fit_alone_fails_and_the_engine_goes_on(
     tokenizer: PreTrainedTokenizerBase, engine: ChatEngine
 ) -> None:
@@ -352,3 +386,29 @@ def test_admission_keeps_within_the_memory_for_keys_and_values(
     assert isinstance(end, Failed)
     assert end.code == "out_of_memory"
     assert "30" in end.message
+
+
+def test_limits_follow_from_free_memory(tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_devices, "free_memory_bytes", lambda device: 300_000)
+    engine = new_engine(tokenizer)
+    cache_bytes = 3 * 2 * 2 * 8 * 4 * engine._budget_tokens  # layers, keys and values, heads, dimensions, float32
+    assert 20_000 < cache_bytes < 240_000
+    end, _ = drain_one(engine, request("r", "Hello", max_new_tokens=300))
+    assert end.usage.prompt_tokens + end.usage.completion_tokens == engine._budget_tokens
+    engine.submit(request("large", "x" * 180, max_new_tokens=2))
+    failure = drain(engine).ends["large"]
+    assert isinstance(failure, Failed)
+    assert failure.code == "out_of_memory"
+    assert str(engine._budget_tokens) in failure.message
+
+
+def test_memory_for_keys_and_values_is_taken_as_it_is_needed(engine: ChatEngine) -> None:
+    cache = engine._forward.cache  # type: ignore[attr-defined]
+    assert cache.rows == 0
+    drain_one(engine, request("one", "Hello"))
+    assert (cache.rows, cache.length) == (1, 64)
+    for n in range(3):
+        engine.submit(request(str(n), "Hello " * 12))
+    drain(engine)
+    assert 3 <= cache.rows <= 6
+    assert 84 <= cache.length <= 192

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bots.delivery.pacing import Budget, PacedMessage, Pacer, SlowDownError
@@ -162,6 +162,7 @@ def test_edits_leave_the_reserve_to_finals():
     assert budget.wait_s("edit") == pytest.approx(2.0)
 
 
+@settings(deadline=None)
 @given(
     st.integers(2, 20).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1))),
     st.floats(0.5, 60),

@@ -17,7 +17,6 @@ import json
 import os
 import random
 import statistics
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,10 +126,7 @@ class Ours:
 
 def main() -> None:
     options = _options()
-    os.environ.update(engine_environment())
-    if os.environ.get("PALAVER_BENCHMARK_CHILD") != "1":  # OpenMP reads its settings before torch is imported
-        os.environ["PALAVER_BENCHMARK_CHILD"] = "1"
-        os.execv(sys.executable, [sys.executable, "-m", "benchmarks.chat_engines", *sys.argv[1:]])  # noqa: S606 - itself
+    os.environ.update(engine_environment())  # before torch is imported: OpenMP reads it then
     tasks, alternatives = _prepare(options)
     lines: list[Line] = []
     for users in options.users:

@@ -9,6 +9,7 @@ import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from generation.chat.config import ChatConfig
 from generation.chat.engine import ChatEngine
 from generation.chat.loading import LoadedModel
 from generation.chat.prompt import CHATML_TEMPLATE, fit
@@ -159,3 +160,26 @@ def drain(engine: ChatEngine, before: Callable[[int], None] = lambda step: None)
             return transcript
         transcript.take(engine.step())
     raise AssertionError("the engine does not come to an end")
+
+
+def new_engine(tokenizer: PreTrainedTokenizerBase, eos: tuple[int, ...] = (), **config: int) -> ChatEngine:
+    """An engine on the tiny Llama with six rows."""
+    settings = {"prefill_chunk_tokens": 32, "slots": 6, **config}
+    return ChatEngine(as_loaded(tiny_model("llama"), tokenizer, eos), ChatConfig(**settings))  # type: ignore[arg-type]
+
+
+def answer(
+    reference: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatRequest, eos: tuple[int, ...] = ()
+) -> str:
+    """The text that ``generate`` answers alone, greedily."""
+    tokens = generated(reference, prompt_of(chat, tokenizer), chat.sampling.max_new_tokens, eos)
+    return tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def drain_one(engine: ChatEngine, chat: ChatRequest) -> tuple[Finished, str]:
+    """Run one request to its end and text."""
+    engine.submit(chat)
+    said = drain(engine)
+    end = said.ends[chat.request_id]
+    assert isinstance(end, Finished), end
+    return end, said.text[chat.request_id]

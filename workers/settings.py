@@ -74,7 +74,7 @@ class ChatModelSettings(_Section):
     model: str = "smollm2-135m-instruct"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["auto", "none", "int8"] = "auto"
+    quantization: Literal["auto", "none"] = "auto"
     slots: int = Field(default=0, ge=0, le=1024)
     context_tokens: int = Field(default=0, ge=0)
     prefill_chunk_tokens: int = Field(default=256, ge=16)

@@ -94,6 +94,7 @@ def _draw_ranked(logits: torch.Tensor, uniform: torch.Tensor, sequences: Series[
     covered = shares.sum(dim=-1).tolist()
     tokens = torch.empty(len(sequences), dtype=torch.long, device=logits.device)
     few: list[int] = []
+    large: list[int] = []
     for row, sequence in enumerate(sequences):
         setting = sequence.sampling
         if 0 < setting.top_k <= _CANDIDATES or (setting.top_k == 0 and covered[row] >= setting.top_p):
@@ -101,7 +102,10 @@ def _draw_ranked(logits: torch.Tensor, uniform: torch.Tensor, sequences: Series[
         elif setting.top_k:
             tokens[row] = _draw_sorted(logits[row : row + 1], uniform[row : row + 1], sequence)
         else:
-            tokens[row] = _draw_cut(logits[row : row + 1] - total[row], uniform[row : row + 1], sequence)
+            large.append(row)
+    if large:
+        rows = [sequences[row] for row in large]
+        tokens[large] = _draw_cut((_rows(logits, large) - total[large]).exp_(), uniform[large], rows)
     if few:
         ranks = _nucleus(shares[few], uniform[few], [sequences[row] for row in few])
         tokens[few] = indices[few].gather(1, ranks[:, None])[:, 0]
@@ -131,19 +135,20 @@ def _draw_sorted(logits: torch.Tensor, uniform: torch.Tensor, sequence: Sequence
     return ranked.indices[0, rank]
 
 
-def _draw_cut(logarithms: torch.Tensor, uniform: torch.Tensor, sequence: Sequence) -> torch.Tensor:
-    """Sample one row whose nucleus is large: ``(1,) int64`` from ``(1, vocab)`` log probabilities.
+def _draw_cut(shares: torch.Tensor, uniform: torch.Tensor, sequences: Series[Sequence]) -> torch.Tensor:
+    """Sample rows whose nucleus is large: ``(rows,) int64`` from probabilities ``(rows, vocab)``.
 
     The least probability in the nucleus is found by halving, without sorting.
     """
-    shares = logarithms.exp()
-    low, high = torch.zeros_like(uniform), shares.amax(dim=-1).to(uniform.dtype)
+    settings = [sequence.sampling for sequence in sequences]
+    top_p = torch.tensor([setting.top_p for setting in settings], device=shares.device)
+    low, high = torch.zeros_like(top_p), shares.amax(dim=-1)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        enough = torch.where(shares >= middle, shares, 0.0).sum(dim=-1) >= sequence.sampling.top_p
+        enough = torch.where(shares >= middle[:, None], shares, 0.0).sum(dim=-1) >= top_p
         low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    weights = torch.where(shares >= low, shares, 0.0)
-    return _invert(_min_p(weights, [sequence.sampling.min_p]), uniform)
+    weights = torch.where(shares >= low[:, None], shares, 0.0)
+    return _invert(_min_p(weights, [setting.min_p for setting in settings]), uniform)
 
 
 def _nucleus(shares: torch.Tensor, uniform: torch.Tensor, sequences: Series[Sequence]) -> torch.Tensor:

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor, nn
 
 from generation.errors import ModelCorruptError, ModelNotFoundError
 from generation.image.blocks import Block
-from generation.learning import checkpoints, progress
-from generation.learning.loop import Intervals, Loop, Schedule
-from generation.learning.training import branch
+from generation.learning import checkpoints, progress, sheets
+from generation.learning.loop import Intervals, Loop, Schedule, Stopped
+from generation.learning.training import branch, main
 from generation.learning.weights import LearningRates, Optimiser, TrainedWeights
 
 SCHEDULE = Schedule(total_steps=8, batch=4, warmup_steps=2, cooldown_steps=4, average_decay=0.9)
@@ -132,3 +137,44 @@ def test_finishing_starts_from_a_copy_and_leaves_the_long_training_alone(tmp_pat
     assert long is not None
     assert long["step"] == 3
     assert branch(tmp_path, SCHEDULE, steps=2)[0] == place, "an interrupted end goes on"
+
+
+def test_sigterm_saves_what_was_learned_and_gives_the_signal_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    calls = iter(range(100))
+
+    def loss(model: Tiny, generator: torch.Generator) -> Tensor:
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return _loss(model, generator)
+
+    with pytest.raises(Stopped, match="step 3"):
+        Loop(tmp_path, "tiny", _model(), loss, SCHEDULE, Intervals(), lambda _model, _path: None).run()
+    state = checkpoints.load(tmp_path)
+    assert state is not None
+    assert state["step"] == 3
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_only_one_training_of_a_recipe_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALAVER_DATA_DIR", str(tmp_path))
+    folder = tmp_path / "learning" / "smoke"
+    folder.mkdir(parents=True)
+    with (folder / "training.pid").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = CliRunner().invoke(main, ["smoke"])
+    assert result.exit_code == 1
+    assert "A training runs already" in result.output
+    assert sorted(path.name for path in folder.iterdir()) == ["training.pid"]
+
+
+def test_a_sheet_holds_every_picture_in_its_place(tmp_path: Path) -> None:
+    pictures = torch.full((3, 3, 8, 8), -1.0)
+    pictures[2, 0] = 5.0
+    sheets.write(pictures, 2, tmp_path / "sheet.png", captions=("a", "b", "猫"), scale=2)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (32, 2 * (16 + sheets.CAPTION_PX))
+        assert sheet.getpixel((0, 0)) == (0, 0, 0)
+        assert sheet.getpixel((0, 16 + sheets.CAPTION_PX)) == (255, 0, 0)
+        assert sheet.getpixel((31, 16 + sheets.CAPTION_PX)) == (255, 255, 255)
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]

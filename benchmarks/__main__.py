@@ -1,0 +1,41 @@
+"""Every benchmark, one after the other; figures land as JSON in ``benchmarks/out``.
+
+    python -m benchmarks [--quick]
+
+Leave the machine alone meanwhile: each prints ratios between alternatives that take turns in one run, which makes them
+robust against a slow machine but not against a busy one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+#: Name -> what makes it quick.
+BENCHMARKS: dict[str, list[str]] = {
+    "limit_checks": [],
+    "queue_pops": ["--jobs", "20000"],
+    "queue_jobs": ["--jobs", "1000", "--rounds", "1"],
+    "platform": ["--quick"],
+    "chat_engines": ["--quick"],
+}
+
+
+def main() -> int:
+    quick = "--quick" in sys.argv[1:]
+    folder = Path(__file__).parent / "out"
+    folder.mkdir(exist_ok=True)
+    failed = []
+    for name, shorter in BENCHMARKS.items():
+        print(f"\n== python -m benchmarks.{name} {' '.join(shorter if quick else [])}".rstrip(), flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(folder / f"{name}.json")]
+        if subprocess.run(command + (shorter if quick else []), check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

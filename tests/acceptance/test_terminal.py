@@ -321,6 +321,8 @@ def converse(terminal: Terminal) -> None:
     terminal.type("/nonsense\r")
     terminal.until("no command /nonsense")
     terminal.until("> ")
+    # A person is slower: Python does not notice a signal between readline's prompt and its wait for a key.
+    time.sleep(0.5)
     terminal.type("\x03")
     terminal.until("> ")
     assert terminal.leave() == 0

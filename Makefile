@@ -47,7 +47,7 @@ test: setup
 	$(VENV)/bin/coverage erase
 	$(VENV)/bin/coverage run -m pytest $(PYTEST_ARGS)
 	@$(VENV)/bin/coverage combine -q
-	@$(VENV)/bin/coverage report | tail -n 1
+	@$(VENV)/bin/coverage report | grep '^TOTAL'
 
 demo: setup
 	@$(VENV)/bin/palaver demo

@@ -28,11 +28,12 @@ from uuid import uuid4
 import redis
 
 from benchmarks.measuring import Row, report, server_url
+from generation.data_dir import default_data_dir
 from generation.devices import engine_environment
 from workers import keys, redis_connection
 from workers.client import Client, Ended, TextDelta
 from workers.contract import ChatBody, ChatMessage, ChatOptions, ReplyTo, Request
-from workers.settings import LimitSettings, Rate, RedisSettings, WorkerSettings, default_data_dir
+from workers.settings import LimitSettings, Rate, RedisSettings, WorkerSettings
 
 USERS = (8, 32)
 LENGTHS_TOKENS = (16, 32, 64, 96, 128, 160, 192, 256)

@@ -18,8 +18,9 @@ import pydantic_settings
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from generation.data_dir import default_data_dir
 from workers.errors import SettingsError
-from workers.settings import ChatModelSettings, LimitSettings, RedisSettings, WorkerSettings, default_data_dir
+from workers.settings import ChatModelSettings, LimitSettings, RedisSettings, WorkerSettings
 
 PREFIX = "PALAVER_"
 #: Variables with our prefix that steer the reading of settings and are none themselves.

@@ -5,6 +5,11 @@ Every key below expires or is bounded; the comment beside each says how.
 
 PREFIX = "palaver:"
 
+#: A front-end's stream of events expires when nobody has used it for this long.
+EVENTS_TTL_S = 7 * 86_400
+#: Payloads that were refused are kept up to this number.
+REJECTED_KEPT = 1_000
+
 
 def queue(kind: str) -> str:
     """The rq queue of a kind of model: ``chat`` is inspected with ``rq info chat``."""
@@ -79,8 +84,3 @@ def conversation(tenant: str, name: str) -> str:
 def posted(front_end: str, job_id: str) -> str:
     """Which messages of a job a front-end has posted; expires days after the last change."""
     return f"{PREFIX}posted:{front_end}:{job_id}"
-
-
-def usage(tenant: str, user: str, day: str) -> str:
-    """Counters of one user's day; expires after 40 days."""
-    return f"{PREFIX}usage:{tenant}:{user}:{day}"

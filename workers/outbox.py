@@ -36,9 +36,7 @@ from workers.contract import (
 from workers.errors import ContractError
 
 EVENTS_KEPT = 100_000
-EVENTS_TTL_S = 7 * 86_400
 LIVE_TTL_S = 86_400
-REJECTED_KEPT = 1_000
 
 _ABANDONED = Failure(
     code="abandoned",
@@ -236,7 +234,7 @@ class OutboxJob(Job):
     def reject(self, pipeline: Pipeline) -> None:
         """Note a payload that was refused, so that somebody can look at it; the job itself stays with the failed."""
         pipeline.lpush(keys.rejected(), self.id)
-        pipeline.ltrim(keys.rejected(), 0, REJECTED_KEPT - 1)
+        pipeline.ltrim(keys.rejected(), 0, keys.REJECTED_KEPT - 1)
 
     def report_end(self, pipeline: Pipeline) -> None:
         """Tell the end of a job that a tool without this class ended; nothing happens if it was told before."""
@@ -299,6 +297,6 @@ class OutboxJob(Job):
     def _write(self, pipeline: Pipeline, event: Event, *, told: bool, ttl_s: int) -> None:
         arguments: list[scripts.Argument] = [encode(event), event.type, int(event.terminal)]
         arguments += [int(event.type == "started"), self.execution_id, event.attempt, ttl_s]
-        arguments += [int(told), EVENTS_KEPT, EVENTS_TTL_S, keys.doorbell(self.origin), self.id]
+        arguments += [int(told), EVENTS_KEPT, keys.EVENTS_TTL_S, keys.doorbell(self.origin), self.id]
         stream = keys.events(event.reply.front_end)
         scripts.load("event").queue(pipeline, [keys.live(self.id), stream], arguments)

@@ -24,8 +24,6 @@ from workers.contract import Event, decode_event
 from workers.doorbell import ring
 from workers.errors import ContractError
 
-EVENTS_TTL_S = 7 * 86_400
-REJECTED_MAX_LENGTH = 1_000
 GROUP = "front-end"
 
 _logger = logging.getLogger("palaver.results")
@@ -227,7 +225,7 @@ class EventStream:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
             self._ready = True
-        await self._redis.expire(self._stream, EVENTS_TTL_S)
+        await self._redis.expire(self._stream, keys.EVENTS_TTL_S)
 
     async def _backlog(self, count: int) -> list[tuple[bytes, Any]]:
         if self._backlog_cursor is None:
@@ -271,7 +269,7 @@ class EventStream:
     async def _reject(self, entry_id: str, fields: dict[bytes, bytes]) -> None:
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.lpush(keys.rejected(), fields.get(b"event", b"") or entry_id)
-            pipeline.ltrim(keys.rejected(), 0, REJECTED_MAX_LENGTH - 1)
+            pipeline.ltrim(keys.rejected(), 0, keys.REJECTED_KEPT - 1)
             pipeline.xack(self._stream, GROUP, entry_id)
             pipeline.xdel(self._stream, entry_id)
             await pipeline.execute()

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
-
-
-def default_data_dir() -> Path:
-    """Where state lives unless ``PALAVER_DATA_DIR`` says otherwise: ``$XDG_DATA_HOME/palaver``."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "palaver"
 
 
 class _Section(BaseModel):

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from generation.data_dir import default_data_dir
 from generation.errors import ModelError
-
-
-def _default_data_dir() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "palaver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,7 @@ class ChatConfig:
 
     backend: Literal["transformers", "openai"] = "transformers"
     model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
-    data_dir: Path = field(default_factory=_default_data_dir)
+    data_dir: Path = field(default_factory=default_data_dir)
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["auto", "none"] = "auto"

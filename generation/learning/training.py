@@ -22,6 +22,7 @@ from pathlib import Path
 import click
 import torch
 
+from generation.data_dir import default_data_dir
 from generation.errors import GenerationError, ModelNotFoundError
 from generation.image.autoencoder import PatchAutoencoder
 from generation.image.conditioning import SENTENCE_WIDTH, TEXT_TOKENS, TEXT_WIDTH
@@ -181,8 +182,7 @@ def _identity(model: torch.nn.Module) -> str:
 
 def learning_dir() -> Path:
     """Where downloads, data sets and checkpoints live: ``learning`` in the data directory."""
-    data_home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return Path(os.environ.get("PALAVER_DATA_DIR") or data_home / "palaver") / "learning"
+    return Path(os.environ.get("PALAVER_DATA_DIR") or default_data_dir()) / "learning"
 
 
 @contextmanager

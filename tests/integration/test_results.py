@@ -14,7 +14,7 @@ from tests.valkey import ValkeyProcess
 from workers import keys
 from workers.contract import Event, ReplyTo, encode
 from workers.doorbell import Doorbell, ring
-from workers.results import EVENTS_TTL_S, EventStream, TextDecoder, TextWriter, read_text
+from workers.results import EventStream, TextDecoder, TextWriter, read_text
 
 REPLY = ReplyTo(front_end="term")
 
@@ -184,7 +184,7 @@ async def test_events_come_in_order_once_each_and_are_gone_when_acknowledged(asy
     assert await stream.read(block_s=0.05) == []
     await stream.ack(*(delivery.entry_id for delivery in deliveries))
     assert await async_redis.xlen(keys.events("term")) == 0
-    assert 0 < await async_redis.ttl(keys.events("term")) <= EVENTS_TTL_S
+    assert 0 < await async_redis.ttl(keys.events("term")) <= keys.EVENTS_TTL_S
 
 
 async def test_events_before_the_first_reader_are_not_lost(async_redis: redis.asyncio.Redis) -> None:

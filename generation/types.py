@@ -7,12 +7,18 @@ everything in flight and returns what happened. It knows no queue and no chat pl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from generation.errors import InvalidRequestError
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "deadline"]
+ImageTask = Literal["generate", "upscale"]
+
+#: Most pictures of one request.
+MAX_IMAGES = 8
+#: Most denoising steps of one request.
+MAX_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,107 @@ class ChatRequest:
     deadline_s: float | None = None
 
 
-EngineRequest = ChatRequest
+@dataclass(frozen=True, slots=True)
+class ImageSampling:
+    """How pictures are drawn; each request of a batch has its own.
+
+    Args:
+        n: How many pictures, 1 to ``MAX_IMAGES``. Picture ``i`` has the seed ``seed + i``.
+        aspect_ratio: Width to height, for example ``16:9``, at about the model's own number of pixels.
+        width_px: Exact width, with ``height_px``; 0 leaves the size to the aspect ratio.
+        height_px: Exact height.
+        num_inference_steps: Denoising steps; 0 takes the model's default. At most ``MAX_STEPS``.
+        guidance_scale: Classifier-free guidance, 0 to 30; None takes the model's default
+            (Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022).
+        sampler: Name of a sampler; None takes the model's own.
+        seed: Makes pictures reproducible whatever else is in the batch; None draws a fresh one.
+        strength: How much of an initial picture is drawn anew, above 0 to 1.
+        variation_seed: Seed of the noise that is blended in, for variations of one picture; None for none.
+        variation_strength: Share of that noise, 0 to 1, by spherical interpolation.
+        style: Name of one of the model's styles; None leaves it to the prompt.
+        upscale: Factor of enlargement afterwards: 1, 2 or 4.
+        preview_every_steps: How often a preview is made; 0 for never.
+
+    Raises:
+        InvalidRequestError: A value is outside its range.
+    """
+
+    n: int = 1
+    aspect_ratio: str = "1:1"
+    width_px: int = 0
+    height_px: int = 0
+    num_inference_steps: int = 0
+    guidance_scale: float | None = None
+    sampler: str | None = None
+    seed: int | None = None
+    strength: float = 0.7
+    variation_seed: int | None = None
+    variation_strength: float = 0.0
+    style: str | None = None
+    upscale: int = 1
+    preview_every_steps: int = 3
+
+    def __post_init__(self) -> None:
+        ranges: tuple[tuple[str, float, float, float], ...] = (
+            ("n", self.n, 1, MAX_IMAGES),
+            ("width_px", self.width_px, 0, 8192),
+            ("height_px", self.height_px, 0, 8192),
+            ("num_inference_steps", self.num_inference_steps, 0, MAX_STEPS),
+            ("guidance_scale", self.guidance_scale or 0.0, 0.0, 30.0),
+            ("strength", self.strength, 0.01, 1.0),
+            ("variation_strength", self.variation_strength, 0.0, 1.0),
+            ("preview_every_steps", self.preview_every_steps, 0, MAX_STEPS),
+        )
+        for name, value, low, high in ranges:
+            if not low <= value <= high:  # also refuses NaN
+                raise InvalidRequestError(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
+        if self.upscale not in (1, 2, 4):
+            raise InvalidRequestError(f"upscale must be 1, 2 or 4, not {self.upscale}.")
+        if (self.width_px == 0) != (self.height_px == 0):
+            raise InvalidRequestError("width_px and height_px are given together or not at all.")
+        if not 1 / 4 <= self.aspect <= 4:
+            raise InvalidRequestError("aspect_ratio must be between 1:4 and 4:1.")
+
+    @property
+    def aspect(self) -> float:
+        """Width over height as a number.
+
+        Raises:
+            InvalidRequestError: ``aspect_ratio`` is not two numbers with a colon between.
+        """
+        width, separator, height = self.aspect_ratio.partition(":")
+        try:
+            return float(width) / float(height) if separator else float("nan")
+        except (ValueError, ZeroDivisionError):
+            raise InvalidRequestError(f"aspect_ratio must look like 16:9, not {self.aspect_ratio[:20]!r}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """Some pictures to draw, or one to enlarge.
+
+    Args:
+        request_id: Unique among the requests in flight.
+        prompt: What they show.
+        negative_prompt: What they do not show; empty for nothing in particular.
+        sampling: How they are drawn.
+        task: ``generate`` draws; ``upscale`` enlarges ``init_image`` and needs no prompt.
+        init_image: Encoded picture (PNG, JPEG or WebP) to begin from, or None.
+        mask_image: Encoded picture of the same size, white where ``init_image`` is drawn anew, or None for everywhere.
+        deadline_s: Seconds from ``submit`` after which the request fails.
+    """
+
+    request_id: str
+    prompt: str
+    negative_prompt: str = ""
+    sampling: ImageSampling = field(default_factory=ImageSampling)
+    task: ImageTask = "generate"
+    init_image: bytes | None = None
+    mask_image: bytes | None = None
+    deadline_s: float | None = None
+
+
+EngineRequest = ChatRequest | ImageRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +201,9 @@ class Usage:
         prompt_tokens: Tokens of the prompt as the model saw it.
         cached_tokens: Of those, tokens that the prefix cache supplied.
         completion_tokens: Tokens generated.
+        image_steps: Denoising steps, summed over pictures.
         dropped_messages: Oldest turns left out so that the conversation fits the context.
-        ttft_s: Seconds from ``submit`` to the first token.
+        ttft_s: Seconds from ``submit`` to the first token or preview.
         duration_s: Seconds from ``submit`` to the end.
         gpu_s: This request's share of the seconds the device computed: every step's time is split over its rows.
     """
@@ -104,6 +211,7 @@ class Usage:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    image_steps: int = 0
     dropped_messages: int = 0
     ttft_s: float = 0.0
     duration_s: float = 0.0
@@ -119,8 +227,48 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a request's pictures are.
+
+    Args:
+        request_id: Whose.
+        step: Denoising steps done, from 1.
+        total_steps: Of all.
+        preview: All of the request's pictures as they look now, in one small encoded picture; None between previews.
+    """
+
+    request_id: str
+    step: int
+    total_steps: int
+    preview: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One finished picture of a request; ``Finished`` follows after the last.
+
+    Args:
+        request_id: Whose.
+        index: From 0.
+        data: Encoded.
+        media_type: ``image/png``, ``image/jpeg`` or ``image/webp``.
+        width_px: Width.
+        height_px: Height.
+        seed: With it, this picture is drawn again by a request for one.
+    """
+
+    request_id: str
+    index: int
+    data: bytes
+    media_type: str
+    width_px: int
+    height_px: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer is complete: it is the concatenation of its deltas."""
+    """The answer is complete: it is the concatenation of its deltas, or its pictures."""
 
     request_id: str
     finish_reason: FinishReason
@@ -144,7 +292,7 @@ class Failed:
     retryable: bool = False
 
 
-EngineEvent = Delta | Finished | Failed
+EngineEvent = Delta | Progress | Picture | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +307,11 @@ class EngineInfo:
     context_tokens: int
 
 
-class Engine(Protocol):
-    """What a worker drives. One thread calls it; no method blocks except ``step``.
+_Request = TypeVar("_Request", contravariant=True)
+
+
+class Engine(Protocol[_Request]):
+    """What a worker drives, for one kind of request. One thread calls it; no method blocks except ``step``.
 
     After ``submit`` exactly one ``Finished`` or ``Failed`` follows from ``step``, unless ``cancel`` came first:
     then nothing more is reported of that request, and its slot is free at the next step.
@@ -176,7 +327,7 @@ class Engine(Protocol):
         """Whether any request is in flight, so that ``step`` has work."""
         ...
 
-    def submit(self, request: EngineRequest) -> None:
+    def submit(self, request: _Request) -> None:
         """Take a request into the batch at the next step; bad requests end as ``Failed`` events, not exceptions."""
         ...
 

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
 
 from workers.errors import ContractError
 
@@ -24,7 +24,10 @@ _ID = re.compile(r"[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*")
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=f"^{_ID.pattern}$")]
 FrontEnd = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9._-]+$")]
 
-Kind = Literal["chat"]
+#: Names one stored picture, of a result or to begin from.
+ArtifactId = Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9_-]+$")]
+
+Kind = Literal["chat", "image"]
 EventType = Literal["started", "progress", "retrying", "finished", "failed", "refused", "cancelled"]
 TERMINAL_EVENTS: frozenset[EventType] = frozenset({"finished", "failed", "refused", "cancelled"})
 
@@ -61,6 +64,54 @@ class ChatBody(_Frozen):
     options: ChatOptions = ChatOptions()
 
 
+class ImageOptions(_Frozen):
+    """How pictures are drawn; ranges and meaning are those of ``generation.types.ImageSampling``."""
+
+    n: int = Field(default=1, ge=1, le=8)
+    aspect_ratio: str = Field(
+        default="1:1", max_length=20, pattern=r"^[0-9]{1,4}(\.[0-9]{1,4})?:[0-9]{1,4}(\.[0-9]{1,4})?$"
+    )
+    width_px: int = Field(default=0, ge=0, le=8192)
+    height_px: int = Field(default=0, ge=0, le=8192)
+    num_inference_steps: int = Field(default=0, ge=0, le=200)
+    guidance_scale: float | None = Field(default=None, ge=0, le=30)
+    sampler: str | None = Field(default=None, max_length=40)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    strength: float = Field(default=0.7, ge=0.01, le=1)
+    variation_seed: int | None = Field(default=None, ge=0, lt=2**63)
+    variation_strength: float = Field(default=0.0, ge=0, le=1)
+    style: str | None = Field(default=None, max_length=80)
+    upscale: Literal[1, 2, 4] = 1
+    preview_every_steps: int = Field(default=3, ge=0, le=200)
+
+
+class ImageBody(_Frozen):
+    """What an image job carries; pictures to begin from are named, and lie in the artifact store.
+
+    Attributes:
+        task: ``generate`` draws; ``upscale`` enlarges ``init_image``.
+    """
+
+    kind: Literal["image"]  # no default: it is what tells an image job from a chat job
+    task: Literal["generate", "upscale"] = "generate"
+    prompt: str = Field(default="", max_length=10_000)
+    negative_prompt: str = Field(default="", max_length=10_000)
+    options: ImageOptions = ImageOptions()
+    init_image: ArtifactId | None = None
+    mask_image: ArtifactId | None = None
+
+
+def _body_kind(body: Any) -> str:
+    """What tells one body from another; chat bodies may leave it out."""
+    return str(body.get("kind", "chat") if isinstance(body, dict) else getattr(body, "kind", "chat"))
+
+
+Body = Annotated[
+    Annotated[ChatBody, Tag("chat")] | Annotated[ImageBody, Tag("image")],
+    Discriminator(_body_kind),
+]
+
+
 class ReplyTo(_Frozen):
     """Where the answer goes: the front-end's stream, and whatever that front-end needs to find the place again."""
 
@@ -86,7 +137,7 @@ class Request(_Frozen):
     user: Identifier
     idempotency_key: Identifier
     reply: ReplyTo
-    body: ChatBody
+    body: Body
     cost_gpu_s: float = Field(default=1.0, gt=0, le=86_400)
     timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     created_at_s: float = Field(ge=0)
@@ -108,11 +159,23 @@ class UsageReport(_Frozen):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    image_steps: int = 0
     dropped_messages: int = 0
     queued_s: float = 0.0
     ttft_s: float = 0.0
     duration_s: float = 0.0
     gpu_s: float = 0.0
+
+
+class ArtifactRef(_Frozen):
+    """One picture of a result; its bytes lie in the artifact store until the result expires."""
+
+    artifact_id: ArtifactId
+    media_type: Literal["image/png", "image/jpeg", "image/webp"]
+    width_px: int = Field(ge=1)
+    height_px: int = Field(ge=1)
+    size_bytes: int = Field(ge=1)
+    seed: int = Field(ge=0)
 
 
 class Failure(_Frozen):
@@ -130,6 +193,7 @@ class Event(_Frozen):
         execution_id: Which attempt; its text lies under ``keys.text(execution_id)``.
         attempt: 1 for the first run.
         text_bytes: Length of the UTF-8 text at this moment; on ``finished`` the length of the whole answer.
+        images: On ``finished``, the pictures.
     """
 
     v: Literal[1] = CONTRACT_VERSION
@@ -140,6 +204,7 @@ class Event(_Frozen):
     execution_id: str | None = None
     attempt: int = Field(default=1, ge=1)
     text_bytes: int = Field(default=0, ge=0)
+    images: tuple[ArtifactRef, ...] = Field(default=(), max_length=8)
     finish_reason: Literal["stop", "length", "deadline"] | None = None
     usage: UsageReport | None = None
     failure: Failure | None = None

@@ -14,6 +14,8 @@ and from it::
     ["ready", info]                     the fields of ``generation.types.EngineInfo``
     ["unusable", code, message, permanent]   it could not be built
     ["delta", id, text], ["finished", id, reason, usage], ["failed", id, code, message, retryable]
+    ["image_progress", id, step, total_steps, preview]   preview in base64, or null
+    ["picture", id, index, data, media_type, width_px, height_px, seed]   data in base64
     ["raised", ids, code, message, retryable]   a step failed as a whole: these were in it, one of them is the reason
 """
 
@@ -27,6 +29,7 @@ import os
 import signal
 import socket
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +44,8 @@ from generation.types import (
     Failed,
     Finished,
     Message,
+    Picture,
+    Progress,
     Sampling,
     Usage,
 )
@@ -54,7 +59,7 @@ UNSENT_LIMIT_BYTES = 64 * 2**20
 
 _USAGE = tuple(item.name for item in dataclasses.fields(Usage))
 
-Progress = Callable[[str, float | None], None]
+LoadProgress = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ REQUESTS: dict[str, Callable[[str, dict[str, Any], float | None], EngineRequest]
 class EngineLoop:
     """Commands in, one step, events out; until told to stop or the worker is gone."""
 
-    def __init__(self, engine: Engine, channel: Channel) -> None:
+    def __init__(self, engine: Engine[Any], channel: Channel) -> None:
         self._engine = engine
         self._channel = channel
         self._in_flight: set[str] = set()
@@ -153,7 +158,7 @@ class EngineLoop:
         self._channel.send(message)
 
     def _report(self, *events: EngineEvent) -> None:
-        self._in_flight.difference_update(event.request_id for event in events if not isinstance(event, Delta))
+        self._in_flight.difference_update(event.request_id for event in events if isinstance(event, Finished | Failed))
         if events:
             self._channel.send(*map(event_message, events))
 
@@ -163,16 +168,21 @@ def event_message(event: EngineEvent) -> list[Any]:
     match event:
         case Delta(request_id, text):
             return ["delta", request_id, text]
+        case Progress(request_id, step, total_steps, preview):
+            return ["image_progress", request_id, step, total_steps, preview and b64encode(preview).decode()]
+        case Picture(request_id, index, data, media_type, width_px, height_px, seed):
+            encoded = b64encode(data).decode()
+            return ["picture", request_id, index, encoded, media_type, width_px, height_px, seed]
         case Finished(request_id, reason, usage):
             return ["finished", request_id, reason, {name: getattr(usage, name) for name in _USAGE}]
         case Failed(request_id, code, message, retryable):
             return ["failed", request_id, code, message, retryable]
 
 
-def build_engine(spec: EngineSpec, progress: Progress) -> Engine:
+def build_engine(spec: EngineSpec, progress: LoadProgress) -> Engine[Any]:
     """Import the factory and build the engine; here, and nowhere else, model libraries are imported."""
     module_name, _, function_name = spec.factory.partition(":")
-    factory: Callable[[dict[str, object], Progress], Engine] = getattr(
+    factory: Callable[[dict[str, object], LoadProgress], Engine[Any]] = getattr(
         importlib.import_module(module_name), function_name
     )
     return factory(spec.options, progress)

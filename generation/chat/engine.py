@@ -21,7 +21,6 @@ from generation.types import (
     Delta,
     EngineEvent,
     EngineInfo,
-    EngineRequest,
     Failed,
     Finished,
     FinishReason,
@@ -76,7 +75,7 @@ class ChatEngine:
         """Whether ``step`` has work."""
         return bool(self._events) or self._scheduler.busy
 
-    def submit(self, request: EngineRequest) -> None:
+    def submit(self, request: ChatRequest) -> None:
         """Take a request; it joins at the next step. What is wrong with it is reported by that step.
 
         Raises:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from generation.chat.config import ChatConfig
-from generation.types import Engine
+from generation.types import ChatRequest, Engine
 
 
-def build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine:
+def build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine[ChatRequest]:
     """Start the engine that the options ask for.
 
     Args:

@@ -196,7 +196,7 @@ class EffectivePolicy(_Frozen):
     @classmethod
     def _complete(cls, given: Mapping[Category, tuple[float, Action]]) -> Mapping[Category, tuple[float, Action]]:
         """A policy made elsewhere must not weaken what is absolute, nor leave a newer category open."""
-        settings = {category: tuple(setting) for category, setting in PRESETS["balanced"].items()} | dict(given)
+        settings: dict[Category, tuple[float, Action]] = {**PRESETS["balanced"], **given}
         for category in ABSOLUTE:
             threshold, action = settings[category]
             kept = action if action.stops else Action.ESCALATE

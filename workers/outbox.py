@@ -42,8 +42,8 @@ _ABANDONED = Failure(
     code="abandoned",
     message="The worker that was answering disappeared and no attempts are left. Please ask again.",
 )
-#: Where the events of jobs go that no front-end has sent: nowhere.
-_NOBODY = ReplyTo(front_end="-")
+#: Where the events of jobs go that no front-end reads, or has sent: nowhere. Whoever follows such a job still sees it.
+NOBODY = ReplyTo(front_end="-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +279,11 @@ class OutboxJob(Job):
 
     def _tell(self, pipeline: Pipeline, kind: EventType) -> None:
         reply = self.reply
-        self._write(pipeline, self._event(kind, reply or _NOBODY), told=reply is not None, ttl_s=LIVE_TTL_S)
+        self._write(pipeline, self._event(kind, reply or NOBODY), told=_is_read(reply), ttl_s=LIVE_TTL_S)
 
     def _end(self, pipeline: Pipeline, kind: EventType) -> None:
         reply, ending = self.reply, self.ending
-        event = self._event(kind, reply or _NOBODY).model_copy(
+        event = self._event(kind, reply or NOBODY).model_copy(
             update={
                 "text_bytes": ending.text_bytes,
                 "finish_reason": ending.finish_reason if kind == "finished" else None,
@@ -292,7 +292,7 @@ class OutboxJob(Job):
             }
         )
         ttl_s = max(self.get_result_ttl(LIVE_TTL_S), LIVE_TTL_S)
-        self._write(pipeline, event, told=reply is not None, ttl_s=ttl_s)
+        self._write(pipeline, event, told=_is_read(reply), ttl_s=ttl_s)
 
     def _write(self, pipeline: Pipeline, event: Event, *, told: bool, ttl_s: int) -> None:
         arguments: list[scripts.Argument] = [encode(event), event.type, int(event.terminal)]
@@ -300,3 +300,7 @@ class OutboxJob(Job):
         arguments += [int(told), EVENTS_KEPT, keys.EVENTS_TTL_S, keys.doorbell(self.origin), self.id]
         stream = keys.events(event.reply.front_end)
         scripts.load("event").queue(pipeline, [keys.live(self.id), stream], arguments)
+
+
+def _is_read(reply: ReplyTo | None) -> bool:
+    return reply is not None and reply.front_end != NOBODY.front_end

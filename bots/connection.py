@@ -6,8 +6,6 @@ from bots.settings import Settings
 from workers import redis_connection
 from workers.artifacts import ArtifactStore
 from workers.client import Client
-from workers.contract import Kind
-from workers.settings import LimitSettings
 
 
 def client_of(settings: Settings) -> Client:
@@ -19,5 +17,4 @@ def client_of(settings: Settings) -> Client:
     connection = redis_connection.connect_async(settings.redis, settings.data_dir)
     sync_connection = redis_connection.connect(settings.redis, settings.data_dir)
     artifacts = ArtifactStore(sync_connection, settings.artifacts, settings.data_dir)
-    limits: dict[Kind, LimitSettings] = {"chat": settings.limits.chat, "image": settings.limits.image}
-    return Client(connection, sync_connection, limits, settings.worker, artifacts=artifacts)
+    return Client(connection, sync_connection, settings.limits.by_kind, settings.worker, artifacts=artifacts)

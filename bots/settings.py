@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from generation.data_dir import default_data_dir
+from workers.contract import Kind
 from workers.errors import SettingsError
 from workers.settings import (
     ArtifactSettings,
@@ -50,6 +51,11 @@ class AllLimits(_Section):
         tenant_in_flight=16,
         user_in_flight=4,
     )
+
+    @property
+    def by_kind(self) -> dict[Kind, LimitSettings]:
+        """The same, to be looked up."""
+        return {"chat": self.chat, "image": self.image}
 
 
 class ConversationSettings(_Section):

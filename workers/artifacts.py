@@ -104,6 +104,15 @@ class ArtifactStore:
             )
         if self._blobs is not None:
             self._blobs.put(artifact_id, artifact.data, artifact.media_type)
+        self.record(artifact_id, artifact)
+
+    def record(self, artifact_id: str, artifact: Artifact) -> None:
+        """Have Redis know a picture, whose bytes are in the store already unless Redis is the store.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        size_bytes = len(artifact.data)
         arguments: list[scripts.Argument] = [artifact_id, artifact.tenant, artifact.user, artifact.media_type]
         arguments += [size_bytes, b"" if self._blobs else artifact.data, int(self._blobs is None)]
         arguments += [int(time.time()), self._settings.ttl_s, self._settings.redis_total_bytes, keys.artifact("")]

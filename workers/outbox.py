@@ -24,6 +24,7 @@ from rq.utils import now, utcformat
 
 from workers import keys, scripts
 from workers.contract import (
+    ArtifactRef,
     Event,
     EventType,
     Failure,
@@ -52,6 +53,7 @@ class Ending:
 
     Args:
         text_bytes: Length of the UTF-8 text written, the whole answer if it finished.
+        images: Its pictures, all of them stored.
         finish_reason: Why a complete answer ended.
         usage: What it took.
         failure: Why there is no complete answer.
@@ -59,6 +61,7 @@ class Ending:
     """
 
     text_bytes: int = 0
+    images: tuple[ArtifactRef, ...] = ()
     finish_reason: Literal["stop", "length", "deadline"] | None = None
     usage: UsageReport | None = None
     failure: Failure | None = None
@@ -286,6 +289,7 @@ class OutboxJob(Job):
         event = self._event(kind, reply or NOBODY).model_copy(
             update={
                 "text_bytes": ending.text_bytes,
+                "images": ending.images if kind == "finished" else (),
                 "finish_reason": ending.finish_reason if kind == "finished" else None,
                 "usage": ending.usage,
                 "failure": (ending.failure or _ABANDONED) if kind in ("failed", "refused") else None,

@@ -85,25 +85,26 @@ class ImageModelSettings(_Section):
     """Which image model a worker runs, and how. Passed to ``generation.image.factory.build`` as plain JSON.
 
     Attributes:
-        model: Catalogue name, hub id (``org/name`` or ``org/name@revision``) or directory; empty takes the embedded
-            model.
+        model: ``palaver-icons`` (the embedded model), catalogue name, hub id (``org/name`` or ``org/name@revision``) or
+            directory in diffusers' layout.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``auto`` takes bf16 only where the device computes in it.
-        rows: Most pictures denoised at once; 0 derives it from free memory.
-        memory_share: Share of the device's free memory this engine may take.
+        dtype: ``auto`` takes float32 for the embedded model, and for others bf16 only where the device computes in it.
+        rows: Most pictures denoised at once; 0 derives it from device and free memory.
+        memory_share: Share of the device's free memory this engine may take. A chat engine on the same device takes
+            its own share of what is free when it starts.
         threads: CPU threads; 0 takes the number of physical cores this process may use.
-        preview_px: Longest side of a preview.
-        loras: Files or directories of LoRA weights, each with an optional ``@`` and a scale.
+        preview_px: Longer side of a preview.
+        loras: LoRA files (safetensors), each ``path`` or ``path:scale``.
         allow_pickle: Whether weights other than safetensors may be loaded.
     """
 
-    model: str = ""
+    model: str = Field(default="palaver-icons", min_length=1)
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    rows: int = Field(default=0, ge=0, le=1024)
-    memory_share: float = Field(default=0.8, gt=0, le=1)
+    rows: int = Field(default=0, ge=0, le=256)
+    memory_share: float = Field(default=0.5, gt=0, le=1)
     threads: int = Field(default=0, ge=0)
-    preview_px: int = Field(default=128, ge=16, le=1024)
+    preview_px: int = Field(default=256, ge=32, le=1024)
     loras: tuple[str, ...] = ()
     allow_pickle: bool = False
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import get_args
 
 import click
 
 from bots import log, settings
 from generation import catalog
-from generation import devices as machine
 from workers import embedded_redis, redis_connection
 from workers.contract import Kind
 from workers.errors import SettingsError
@@ -41,27 +39,23 @@ def command(kinds: str, devices: str, parent: int | None) -> None:
             stack.enter_context(embedded_redis.ensure(configured.data_dir, configured.redis))
         client = stack.enter_context(redis_connection.connect(configured.redis, configured.data_dir))
         redis_connection.check(client)
-        if configured.chat.backend == "transformers":
+        wanted = _kinds(kinds)
+        if "chat" in wanted and configured.chat.backend == "transformers":
             catalog.resolve(configured.chat.model, configured.data_dir)  # a wrong name is told before anything loads
-        _set_threads(configured.chat.threads)
         Supervisor(
             worker_configs(
-                _kinds(kinds),
+                wanted,
                 devices,
                 redis_settings=configured.redis,
                 data_dir=configured.data_dir,
                 worker=configured.worker,
-                limits=configured.limits.chat,
+                limits=configured.limits.by_kind,
                 chat=configured.chat,
+                image=configured.image,
+                artifacts=configured.artifacts,
                 log_level=configured.log_level,
             )
         ).run()
-
-
-def _set_threads(threads: int) -> None:
-    """OpenMP reads its variables when torch is loaded, so the engine must inherit them; what is set by hand stays."""
-    wanted = machine.engine_environment(threads)
-    os.environ.update(wanted if threads else {name: wanted[name] for name in wanted if name not in os.environ})
 
 
 def _kinds(text: str) -> list[Kind]:

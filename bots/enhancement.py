@@ -104,6 +104,7 @@ def with_details(text: str, answer: str) -> str:
     """
     details = " ".join(answer.split()).strip(" ,.;:\"'")
     if len(details) > _LONGEST_DETAILS_CHARS:
-        details = details[:_LONGEST_DETAILS_CHARS].rpartition(",")[0]
+        details = details[:_LONGEST_DETAILS_CHARS]
+        details = details.rpartition("," if "," in details else " ")[0]
     text = text.strip().rstrip(".,;")
     return f"{text}, {details}" if details else text

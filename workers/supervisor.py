@@ -30,6 +30,7 @@ from rq.serializers import JSONSerializer
 
 from generation import devices as machine
 from workers import device_probe, keys, redis_connection
+from workers.artifacts import ArtifactStore
 from workers.contract import Kind
 from workers.errors import EngineStartError, SettingsError, WorkersError
 from workers.fair_queue import FairQueue
@@ -243,7 +244,7 @@ class Supervisor:
         jobs: list[Maintenance] = []
         while not self._ended.wait(self._maintenance_s):
             try:
-                jobs = jobs or [Maintenance(_queue(config)) for config in kinds.values()]
+                jobs = jobs or [_maintenance(config) for config in kinds.values()]
                 for each in jobs:
                     each.tick()
             except (redis.RedisError, WorkersError) as error:
@@ -268,9 +269,11 @@ class Supervisor:
             self._orders.close()
 
 
-def _queue(config: WorkerConfig) -> FairQueue:
+def _maintenance(config: WorkerConfig) -> Maintenance:
     client = redis_connection.connect(config.redis, config.data_dir)
-    return FairQueue(keys.queue(config.kind), connection=client, serializer=JSONSerializer)
+    queue = FairQueue(keys.queue(config.kind), connection=client, serializer=JSONSerializer)
+    pictures = ArtifactStore(client, config.artifacts, config.data_dir) if config.kind == "image" else None
+    return Maintenance(queue, pictures)
 
 
 def _failure(config: WorkerConfig, said: dict[str, Any]) -> WorkersError:

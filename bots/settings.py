@@ -26,6 +26,7 @@ from workers.settings import (
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
+    ModerationSettings,
     Rate,
     RedisSettings,
     WorkerSettings,
@@ -95,6 +96,7 @@ class Settings(BaseSettings):
     image: ImageModelSettings = ImageModelSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     conversation: ConversationSettings = ConversationSettings()
+    moderation: ModerationSettings = ModerationSettings()
 
     @classmethod
     def settings_customise_sources(

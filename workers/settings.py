@@ -143,6 +143,28 @@ class ArtifactSettings(_Section):
         return self
 
 
+class ModerationSettings(_Section):
+    """What filters prompts, answers and pictures. Passed to ``generation.moderation.factory`` as plain JSON.
+
+    Attributes:
+        strictness: What holds for tenants without a policy of their own.
+        text_model: ``jigsaw-bilstm`` (English), ``none``, or a guard model: hub id or directory.
+        injection_model: ``nanoguard`` or ``none``.
+        image_model: ``nsfwjs-mobilenet-v2``, ``none``, or a Stable Diffusion safety checker: hub id or directory.
+        record_url: SQLAlchemy URL of the record of decisions; SQLite in the data directory by default, ``none`` for
+            no record.
+        secret: What users' names are hashed with and kept texts encrypted with; by default a key in the data directory.
+            Processes on several machines need the same one.
+    """
+
+    strictness: Literal["relaxed", "balanced", "strict"] = "balanced"
+    text_model: str = "jigsaw-bilstm"
+    injection_model: Literal["nanoguard", "none"] = "nanoguard"
+    image_model: str = "nsfwjs-mobilenet-v2"
+    record_url: SecretStr | None = None
+    secret: SecretStr | None = None
+
+
 class WorkerSettings(_Section):
     """How a worker takes and keeps jobs.
 

@@ -41,6 +41,7 @@ from workers.settings import (
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
+    ModerationSettings,
     RedisSettings,
     WorkerSettings,
 )
@@ -109,6 +110,7 @@ def worker_configs(
     chat: ChatModelSettings,
     image: ImageModelSettings,
     artifacts: ArtifactSettings,
+    moderation: ModerationSettings,
     log_level: str = "WARNING",
 ) -> list[WorkerConfig]:
     """One configuration for each kind and device.
@@ -123,12 +125,14 @@ def worker_configs(
         chat: Which chat model.
         image: Which image model.
         artifacts: Where pictures lie.
+        moderation: What filters prompts, answers and pictures.
         log_level: Of the children.
 
     Raises:
         SettingsError: No such device.
     """
     models: dict[Kind, ChatModelSettings | ImageModelSettings] = {"chat": chat, "image": image}
+    filters = moderation.model_dump()
     return [
         WorkerConfig(
             kind=kind,
@@ -139,7 +143,9 @@ def worker_configs(
             worker=worker,
             artifacts=artifacts,
             factory=FACTORIES[kind],
-            options=reveal({**models[kind].model_dump(), "data_dir": data_dir, "device": device}),
+            options=reveal(
+                {**models[kind].model_dump(), "data_dir": data_dir, "device": device, "moderation": filters}
+            ),
             log_level=log_level.upper(),
         )
         for kind in kinds

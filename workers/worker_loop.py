@@ -14,6 +14,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import redis
 from redis.client import Pipeline
@@ -21,7 +22,7 @@ from rq.suspension import WORKERS_SUSPENDED
 
 from workers.artifacts import ArtifactStore
 from workers.attachments import Attachments, Unfetchable
-from workers.contract import Failure
+from workers.contract import Failure, Request
 from workers.engine_channel import Message
 from workers.engine_handle import EngineHandle
 from workers.errors import ArtifactStoreError, EngineStartError, WorkersError
@@ -219,8 +220,8 @@ class WorkerLoop:
             case ["image_progress", _, step, total_steps, preview]:
                 self._progress.note(slot.id, step, total_steps, preview and b64decode(preview))
                 self._show(slot)
-            case ["picture", _, index, data, media_type, width_px, height_px, seed]:
-                self._pictures.take(slot, index, data, media_type, (width_px, height_px), seed)
+            case ["picture", _, index, data, media_type, width_px, height_px, seed, covered]:
+                self._pictures.take(slot, index, data, media_type, (width_px, height_px), seed, covered=covered)
             case ["finished", _, reason, usage]:
                 self._end(slot, Answered(reason, usage, self._pictures.refs(slot.id)))
             case ["failed", _, code, text, retryable]:
@@ -268,7 +269,8 @@ class WorkerLoop:
         now_s = time.monotonic()
         requests = []
         for slot in self.slots.runnable():
-            timeout_s = slot.job.request.timeout_s
+            request = slot.job.request
+            timeout_s = request.timeout_s
             match self._attachments.body(slot):
                 case None:
                     continue
@@ -277,7 +279,7 @@ class WorkerLoop:
                 case body:
                     self._attachments.forget(slot.id)
                     slot.deadline_at = now_s + timeout_s + DEADLINE_GRACE_S
-                    requests.append((slot.id, body, timeout_s))
+                    requests.append((slot.id, {**body, "origin": origin(request)}, timeout_s))
         self._engine.submit(requests)
 
     # Ends
@@ -428,3 +430,9 @@ class WorkerLoop:
                 self._settle()
             except redis.RedisError:
                 time.sleep(REDIS_RETRY_S)
+
+
+def origin(request: Request) -> dict[str, Any]:
+    """What the engine process is told of whose request it is."""
+    policy = request.policy.model_dump(mode="json", exclude_defaults=True) if request.policy else None
+    return {"job_id": request.job_id, "tenant": request.tenant, "user": request.user, "policy": policy}

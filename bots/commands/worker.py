@@ -66,6 +66,7 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
                 chat=configured.chat,
                 image=configured.image,
                 artifacts=configured.artifacts,
+                moderation=configured.moderation,
                 log_level=configured.log_level,
             )
         ).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 
+from generation.moderation.cues import LEAST_EVIDENCE, evidence
+from generation.moderation.spelling import fold
 from generation.moderation.types import Category, Finding
 from generation.moderation.weights import NANOGUARD, TOKENIZER_FILE, WEIGHTS_FILE
 
+#: How cues and model are weighed: 0.5 is where ordinary dialogue and long ordinary prompts are let through, measured.
+_OFFSET, _MODEL_WEIGHT = 4.0, 0.3
 _BOS, _PAD = "<|reserved_0|>", "<|reserved_1|>"
 
 
@@ -24,7 +29,9 @@ class _Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attn = nn.ModuleDict({name: nn.Linear(width, width, bias=False) for name in ("c_q", "c_k", "c_v", "c_proj")})
+        self.attn = nn.ModuleDict(
+            {name: nn.Linear(width, width, bias=False) for name in ("c_q", "c_k", "c_v", "c_proj")}
+        )
         self.mlp = nn.ModuleDict(
             {"c_fc": nn.Linear(width, 4 * width, bias=False), "c_proj": nn.Linear(4 * width, width, bias=False)}
         )
@@ -40,7 +47,7 @@ class _Block(nn.Module):
         return out
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 class InjectionNetwork(nn.Module):
@@ -55,6 +62,7 @@ class InjectionNetwork(nn.Module):
                 "h": nn.ModuleList([_Block(width, heads) for _ in range(layers)]),
             }
         )
+        self._blocks: list[nn.Module] = list(self.transformer["h"].children())
         self.cls_norm = nn.LayerNorm(width)
         self.cls_head = nn.Linear(width, config["num_classes"])
         self.resid_lambdas = nn.Parameter(torch.ones(layers))
@@ -63,8 +71,7 @@ class InjectionNetwork(nn.Module):
         frequencies = 10_000 ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
         angles = torch.outer(torch.arange(config["sequence_len"], dtype=torch.float32), frequencies)
         # The original keeps its tables in bfloat16, and was trained with them.
-        self.register_buffer("cos", angles.cos().bfloat16().float(), persistent=False)
-        self.register_buffer("sin", angles.sin().bfloat16().float(), persistent=False)
+        self._cos, self._sin = (table.bfloat16().float() for table in (angles.cos(), angles.sin()))
 
     def forward(self, token_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits.
@@ -77,9 +84,9 @@ class InjectionNetwork(nn.Module):
             ``(batch, 2) float32``: safe, injection.
         """
         length = token_ids.shape[1]
-        cos, sin = self.cos[:length], self.sin[:length]
+        cos, sin = self._cos[:length], self._sin[:length]
         x = first = _norm(self.transformer["wte"](token_ids))
-        for layer, block in enumerate(self.transformer["h"]):
+        for layer, block in enumerate(self._blocks):
             x = block(self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * first, cos, sin)
         weights = mask.unsqueeze(-1)
         pooled = (_norm(x) * weights).sum(1) / weights.sum(1).clamp(min=1)
@@ -100,15 +107,21 @@ class InjectionDetector:
     def __init__(self, folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-        self._bos, self._pad = (self._tokenizer.token_to_id(name) for name in (_BOS, _PAD))
+        self._bos, self._pad = (int(self._tokenizer.token_to_id(name) or 0) for name in (_BOS, _PAD))
         self._most_tokens = int(config["sequence_len"])
         self._network = InjectionNetwork(config)
         self._network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         self._network.eval()
 
     def findings(self, texts: Sequence[str]) -> list[list[Finding]]:
-        """What the model sees in each text."""
-        return [[Finding(Category.INJECTION, score, self.name, self.version)] for score in self.scores(texts)]
+        """What cues and model together see in each text; texts without cues cost nothing."""
+        found: list[list[Finding]] = [[] for _ in texts]
+        weights = [evidence(fold(text).text) for text in texts]
+        asked = [place for place, weight in enumerate(weights) if weight >= LEAST_EVIDENCE]
+        for place, score in zip(asked, self.scores([texts[place] for place in asked]), strict=True):
+            sure = 1 / (1 + math.exp(_OFFSET - weights[place] - _MODEL_WEIGHT * _logit(score)))
+            found[place] = [Finding(Category.INJECTION, sure, self.name, self.version)]
+        return found
 
     @torch.inference_mode()
     def scores(self, texts: Sequence[str], padded_tokens: int = 0) -> list[float]:
@@ -133,6 +146,11 @@ class InjectionDetector:
     def token_ids(self, text: str) -> list[int]:
         """What the model reads of a text."""
         return [self._bos, *self._tokenizer.encode(text, add_special_tokens=False).ids][: self._most_tokens]
+
+
+def _logit(score: float) -> float:
+    """Log odds, from -8 to 10: beyond that the model is only louder, not surer."""
+    return min(10.0, max(-8.0, math.log(max(score, 1e-7) / max(1 - score, 1e-7))))
 
 
 def _norm(x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import pickle  # noqa: S403 - only ``_InertUnpickler`` below reads one, of a pinned hash
+import pickle
 import re
 import shutil
 import tempfile
@@ -103,11 +103,15 @@ class _Inert:
         self.state = state
 
 
+_CONTAINERS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): defaultdict,
+    ("builtins", "int"): int,
+}
+
+
 class _InertUnpickler(pickle.Unpickler):
     """Reads containers, and data of the named classes as inert objects; refuses everything else."""
-
-    _CONTAINERS = {("collections", "OrderedDict"): OrderedDict, ("collections", "defaultdict"): defaultdict,
-                   ("builtins", "int"): int}  # fmt: skip
 
     def __init__(self, data: bytes, inert: tuple[str, str]) -> None:
         super().__init__(io.BytesIO(data))
@@ -117,8 +121,8 @@ class _InertUnpickler(pickle.Unpickler):
         """The class that a pickle names."""
         if (module, name) == self._inert:
             return _Inert
-        if (module, name) in self._CONTAINERS:
-            return self._CONTAINERS[(module, name)]
+        if (module, name) in _CONTAINERS:
+            return _CONTAINERS[(module, name)]
         raise pickle.UnpicklingError(f"{module}.{name} is not expected here")
 
 
@@ -151,7 +155,9 @@ def _convert_jigsaw(archive: Path, folder: Path) -> None:
             tensors[f"{name}.weight"] = read(f"{place}/vars/0").T.contiguous()
             tensors[f"{name}.bias"] = read(f"{place}/vars/1")
     save_file(tensors, folder / WEIGHTS_FILE)
-    state = _state(members["toxic_classifier/model/tokenizer.pickle"], "keras.src.legacy.preprocessing.text", "Tokenizer")
+    state = _state(
+        members["toxic_classifier/model/tokenizer.pickle"], "keras.src.legacy.preprocessing.text", "Tokenizer"
+    )
     known = {word: index for word, index in state["word_index"].items() if index < state["num_words"]}
     vocabulary = {"filters": state["filters"], "lower": state["lower"], "words": known}
     (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
@@ -236,7 +242,9 @@ def _convert_nsfwjs(archive: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
     base = "package/dist/models/mobilenet_v2/"
-    members = {name.removeprefix(base): data for name, data in read_members(archive, lambda n: n.startswith(base)).items()}
+    members = {
+        name.removeprefix(base): data for name, data in read_members(archive, lambda n: n.startswith(base)).items()
+    }
     script = members["model.min.js"].decode("ascii")
     packed = _JS_BASE64.search(members["group1-shard1of1.min.js"].decode("ascii"))
     if packed is None:
@@ -313,4 +321,3 @@ NSFWJS = EmbeddedModel(
     "Sexual and suggestive pictures.",
 )
 EMBEDDED = (JIGSAW, NANOGUARD, NSFWJS)
-

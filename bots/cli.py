@@ -18,6 +18,8 @@ COMMANDS = {
     "down": ("bots.commands.down:command", "Stop what `palaver up` or `palaver chat --keep` left running."),
     "worker": ("bots.commands.worker:command", "Run workers for some kinds of model on some devices."),
     "models": ("bots.commands.models:command", "List, pull, verify and remove models."),
+    "moderation": ("bots.commands.moderation:command", "What was decided, appeals, and checking a policy."),
+    "verify": ("bots.commands.verify:command", "Tell whether a picture was generated here."),
     "status": ("bots.commands.status:command", "Show server, queues, workers and who waits."),
 }
 

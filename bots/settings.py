@@ -27,6 +27,7 @@ from workers.settings import (
     ImageModelSettings,
     LimitSettings,
     ModerationSettings,
+    ProvenanceSettings,
     Rate,
     RedisSettings,
     WorkerSettings,
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     artifacts: ArtifactSettings = ArtifactSettings()
     conversation: ConversationSettings = ConversationSettings()
     moderation: ModerationSettings = ModerationSettings()
+    provenance: ProvenanceSettings = ProvenanceSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -165,6 +165,30 @@ class ModerationSettings(_Section):
     secret: SecretStr | None = None
 
 
+class ProvenanceSettings(_Section):
+    """How pictures say that a machine drew them. Passed to ``generation.provenance.engine`` as plain JSON.
+
+    Attributes:
+        watermark: Whether the invisible mark is put in.
+        key: Its key; by default one that is known to everybody, so that everybody can tell.
+        visible_label: Text of the visible label, for example ``AI``; empty for none.
+        label_font: Font file of that text, for letters other than Latin ones.
+        certificate_file: PEM chain that signs C2PA content credentials; none are made without.
+        key_file: PEM private key of that certificate.
+        algorithm: ``es256``, ``es384``, ``ps256`` or ``ed25519``, as that key is.
+        producer: Who the metadata says runs the service.
+    """
+
+    watermark: bool = True
+    key: SecretStr | None = None
+    visible_label: str = Field(default="", max_length=40)
+    label_font: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    algorithm: Literal["es256", "es384", "ps256", "ed25519"] = "es256"
+    producer: str = Field(default="Palaver", min_length=1, max_length=80)
+
+
 class WorkerSettings(_Section):
     """How a worker takes and keeps jobs.
 

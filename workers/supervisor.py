@@ -42,6 +42,7 @@ from workers.settings import (
     ImageModelSettings,
     LimitSettings,
     ModerationSettings,
+    ProvenanceSettings,
     RedisSettings,
     WorkerSettings,
 )
@@ -111,6 +112,7 @@ def worker_configs(
     image: ImageModelSettings,
     artifacts: ArtifactSettings,
     moderation: ModerationSettings,
+    provenance: ProvenanceSettings,
     log_level: str = "WARNING",
 ) -> list[WorkerConfig]:
     """One configuration for each kind and device.
@@ -126,13 +128,17 @@ def worker_configs(
         image: Which image model.
         artifacts: Where pictures lie.
         moderation: What filters prompts, answers and pictures.
+        provenance: How pictures are marked.
         log_level: Of the children.
 
     Raises:
         SettingsError: No such device.
     """
     models: dict[Kind, ChatModelSettings | ImageModelSettings] = {"chat": chat, "image": image}
-    filters = moderation.model_dump()
+    around: dict[Kind, dict[str, Any]] = {
+        "chat": {"moderation": moderation.model_dump()},
+        "image": {"moderation": moderation.model_dump(), "provenance": provenance.model_dump()},
+    }
     return [
         WorkerConfig(
             kind=kind,
@@ -143,9 +149,7 @@ def worker_configs(
             worker=worker,
             artifacts=artifacts,
             factory=FACTORIES[kind],
-            options=reveal(
-                {**models[kind].model_dump(), "data_dir": data_dir, "device": device, "moderation": filters}
-            ),
+            options=reveal({**models[kind].model_dump(), "data_dir": data_dir, "device": device, **around[kind]}),
             log_level=log_level.upper(),
         )
         for kind in kinds

@@ -67,6 +67,7 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
                 image=configured.image,
                 artifacts=configured.artifacts,
                 moderation=configured.moderation,
+                provenance=configured.provenance,
                 log_level=configured.log_level,
             )
         ).run()

@@ -16,6 +16,7 @@ from workers.settings import (
     ImageModelSettings,
     LimitSettings,
     ModerationSettings,
+    ProvenanceSettings,
     RedisSettings,
     WorkerSettings,
 )
@@ -39,6 +40,7 @@ def configs(
         image=ImageModelSettings(),
         artifacts=ArtifactSettings(store="disk"),
         moderation=ModerationSettings(secret=SecretStr("hush")),
+        provenance=ProvenanceSettings(visible_label="AI"),
     )
 
 
@@ -63,7 +65,7 @@ def test_each_kind_has_its_own_model_and_limits() -> None:
     assert (chat.kind, image.kind) == ("chat", "image")
     assert image.name == "image-cpu"
     assert (image.limits.user_in_flight, image.artifacts.store) == (2, "disk")
-    assert set(image.options) == {*ImageModelSettings.model_fields, "data_dir", "moderation"}
+    assert set(image.options) == {*ImageModelSettings.model_fields, "data_dir", "moderation", "provenance"}
 
 
 def test_a_remote_model_gets_one_worker_and_its_key_arrives() -> None:

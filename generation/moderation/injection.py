@@ -107,6 +107,7 @@ class InjectionDetector:
     def __init__(self, folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        self._tokenizer.encode_special_tokens = True  # a text that spells one out is text
         self._bos, self._pad = (int(self._tokenizer.token_to_id(name) or 0) for name in (_BOS, _PAD))
         self._most_tokens = int(config["sequence_len"])
         self._network = InjectionNetwork(config)

@@ -244,7 +244,7 @@ class Record:
                 jobs=connection.execute(jobs).scalar_one(),
                 stopped_jobs=connection.execute(stopped).scalar_one(),
                 counts=counts,
-                appeals=dict(row.tuple() for row in connection.execute(by_status)),
+                appeals={str(row[0]): int(row[1]) for row in connection.execute(by_status)},
             )
 
     # Appeals

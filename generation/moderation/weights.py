@@ -202,7 +202,6 @@ def _save_tokenizer(state: dict[str, Any], path: Path) -> None:
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name, _ in special])
     if any(tokenizer.token_to_id(name) != index for name, index in special):
         raise ValueError("the special tokens are not where they should be")
-    tokenizer.encode_special_tokens = True  # a prompt that spells one out is text
     tokenizer.save(str(path))
 
 

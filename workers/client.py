@@ -30,6 +30,7 @@ from workers.follower import Ended, Follower, Queued, Restarted, TextDelta, Upda
 from workers.outbox import OutboxJob
 from workers.position import Position, position
 from workers.settings import LimitSettings, Rate, WorkerSettings
+from workers.usage import Usage, usage
 
 __all__ = ["CancelOutcome", "Client", "Ended", "Queued", "Restarted", "Submitted", "TextDelta", "Update"]
 
@@ -136,6 +137,15 @@ class Client:
         with redis_connection.mapped_errors(self._redis):
             origin = await self._redis.hget(Job.key_for(job_id), "origin")
             return await position(self._redis, as_text(origin), job_id) if origin else None
+
+    async def usage(self, tenant: str, user: str) -> Usage:
+        """What a tenant, and a user within it, have used today and this month (UTC).
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return await usage(self._redis, tenant, user)
 
     async def cancel(self, job_id: str, user: str, moderator: bool = False) -> CancelOutcome:
         """Stop a job, queued or running. One that never ran is refunded here, a running one by its worker.

@@ -8,7 +8,8 @@ and each is tried alone. A worker that was frozen beyond its lease therefore wri
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import redis
 from redis.client import Pipeline
 from rq.utils import now
 
-from workers import keys, scripts
+from workers import keys, scripts, usage
 from workers.admission import refund
 from workers.contract import Failure, UsageReport
 from workers.execution_slots import Slot
@@ -172,6 +173,7 @@ class Settlement:
             if job.started_at:
                 worked_s += (job.ended_at - job.started_at).total_seconds()
         self._queue.end_runs(pipeline, runs)
+        usage.record(pipeline, self._queue.name, _answers(owned), time.time())
         answered = sum(isinstance(each.outcome, Answered) for each in owned)
         failed = sum(isinstance(each.outcome, Broken) for each in owned)
         pipeline.hincrby(self._worker_key, "successful_job_count", answered)
@@ -227,6 +229,14 @@ def _gpu_s(outcome: Outcome) -> float | None:
             return None  # nobody has measured it: the estimate stands
         case _:
             return 0.0
+
+
+def _answers(owned: Sequence[Ended]) -> Iterator[usage.Answer]:
+    """What was answered, for the accounts of tenants and users."""
+    for each in owned:
+        if isinstance(each.outcome, Answered):
+            request = each.slot.job.request
+            yield usage.Answer(request.tenant, request.user, _gpu_s(each.outcome) or 0.0)
 
 
 def queued_s(slot: Slot) -> float:

@@ -3,9 +3,10 @@
 Run ``python -m benchmarks.limit_checks [--json FILE] [--redis URL]``. Without a URL a server of its own is started.
 All rows take turns in short rounds, so that a noisy machine slows all of them alike. A bare PING shows what the round
 trip alone costs: ``of_ping`` is the share of it that is left. One connection asks at a time; the rows ``x 4`` have four
-processes with a connection each, as several front-ends have, and count what they do together. The alternatives are fixed windows: three counters in one pipeline, and three round trips as a
-library with one storage call a limit makes them. Neither is atomic; the last column shows what that means: how much of
-a tenant's budget of 95 is left for others after one user, allowed 5, has asked 100 times.
+processes with a connection each, as several front-ends have, and count what they do together. The alternatives are
+fixed windows: three counters in one pipeline, and three round trips as a library with one storage call a limit makes
+them. Neither is atomic; the last column shows what that means: how much of a tenant's budget of 95 is left for others
+after one user, allowed 5, has asked 100 times.
 """
 
 from __future__ import annotations

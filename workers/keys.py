@@ -63,7 +63,7 @@ def doorbell(kind: str) -> str:
 
 
 def crashes(job_id: str) -> str:
-    """How often this job was in flight when an engine died; expires after a day."""
+    """How often this job was in flight when an engine died, and how far it had come; expires after a day."""
     return f"{PREFIX}crashes:{job_id}"
 
 

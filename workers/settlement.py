@@ -68,7 +68,7 @@ class GivenBack:
     """It goes back to the head of the queue without spending a retry.
 
     Args:
-        crash: Whether an engine's death is the reason, which is counted.
+        crash: Whether an engine's death is the reason and it may be to blame, which is counted.
     """
 
     crash: bool = False
@@ -185,9 +185,7 @@ class Settlement:
         job = slot.job
         slot.execution.delete(job, pipeline)
         job.ending = self._ending(slot, outcome)
-        if isinstance(outcome, (Broken, GivenBack)) and outcome.crash:
-            pipeline.incr(keys.crashes(job.id))
-            pipeline.expire(keys.crashes(job.id), CRASHES_TTL_S)
+        self._note_suspicion(pipeline, slot, died=isinstance(outcome, (Broken, GivenBack)) and outcome.crash)
         match outcome:
             case Answered():
                 job.finish(pipeline, slot.execution, self._worker_name)
@@ -199,6 +197,13 @@ class Settlement:
                 refund(pipeline, job.id)
             case GivenBack():
                 job.give_back(self._queue, pipeline)
+
+    def _note_suspicion(self, pipeline: Pipeline, slot: Slot, *, died: bool) -> None:
+        """For the job's next run: how many deaths it was at, and how far it had come at the last, if that counts."""
+        if died:
+            pipeline.set(keys.crashes(slot.job.id), f"{slot.crashes + 1} {slot.pieces}", ex=CRASHES_TTL_S)
+        elif slot.crashes and slot.crashed_at is None:
+            pipeline.set(keys.crashes(slot.job.id), f"{slot.crashes}", ex=CRASHES_TTL_S)
 
     def _fail(self, pipeline: Pipeline, slot: Slot, outcome: Broken) -> None:
         job = slot.job
@@ -247,16 +252,18 @@ def queued_s(slot: Slot) -> float:
     return max(0.0, (job.started_at - job.enqueued_at).total_seconds())
 
 
-def died_with(slot: Slot, in_flight: int, quarantine_crashes: int) -> Outcome:
+def died_with(slot: Slot, culprit: Slot | None, quarantine_crashes: int) -> Outcome:
     """What becomes of an execution that was in flight when its engine died.
 
-    Alone in the engine at its ``quarantine_crashes``-th death, a job is the culprit beyond reasonable doubt; in
-    company it is only a suspect, and runs again, see ``ExecutionSlots.runnable``.
+    Args:
+        slot: The execution.
+        culprit: Who is to blame, from ``suspects.culprit``; None if nobody knows yet.
+        quarantine_crashes: How many deaths a culprit may cause before it is not run again.
     """
-    if in_flight == 1 and slot.crashes + 1 >= quarantine_crashes:
+    if slot is culprit and slot.crashes + 1 >= quarantine_crashes:
         text = (
             f"This request was stopped because the model crashed {slot.crashes + 1} times while working on it. "
             "Change it before you try again."
         )
         return Broken(Failure(code="quarantined", message=text), crash=True)
-    return GivenBack(crash=True)
+    return GivenBack(crash=culprit is None or slot is culprit)

@@ -28,6 +28,7 @@ from workers.intake import Intake
 from workers.leases import Leases
 from workers.orders import Orders
 from workers.position import SpeedMeter, report_speed
+from workers.redis_connection import will_pass
 from workers.results import TextWriter
 from workers.settings import WorkerSettings
 from workers.settlement import Answered, Broken, Ended, GivenBack, Outcome, Settlement, Stopped, died_with
@@ -44,9 +45,6 @@ SETTLED_AT_ONCE = 64
 STARTS = 5
 #: How long a worker that must go tries to give its jobs back while Redis is away; then their leases run out.
 LAST_WORDS_S = 5.0
-
-#: What passes when somebody sees to the server: it cannot be reached, is a replica just now, or its memory is full.
-_AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
 
 
 class WorkerLoop:
@@ -127,7 +125,9 @@ class WorkerLoop:
             self._write_text()
             self._settle()
             self._admit()
-        except _AWAY as error:
+        except redis.RedisError as error:
+            if not will_pass(error):
+                raise
             self._redis_away(error)
         else:
             self._redis_is_there()

@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import redis
@@ -139,6 +141,42 @@ def test_server_that_lost_its_last_second(restartable_server: ValkeyProcess, kep
             assert len(ends(client)) == 0
             wait_until(lambda: len(ends(client)) == 4)
             assert_answered(client, ids)
+
+
+def fill_memory(client: redis.Redis) -> Callable[[], object]:
+    client.config_set("maxmemory", "1mb")
+    return lambda: client.config_set("maxmemory", "0")
+
+
+def fill_disk(client: redis.Redis) -> Callable[[], object]:
+    """A server that cannot save says MISCONF to every write, as when its disk is full."""
+    client.config_set("save", "3600 1")
+    (Path(client.config_get("dir")["dir"]) / "dump.rdb").mkdir()  # no file can take its place
+    client.bgsave()
+    wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    return lambda: client.config_set("stop-writes-on-bgsave-error", "no")
+
+
+@pytest.mark.parametrize("fill", [fill_memory, fill_disk])
+def test_answers_outlast_a_server_that_takes_no_writes(
+    fill: Callable[[redis.Redis], Callable[[], object]],
+) -> None:
+    server = ValkeyProcess(persist=True).start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            queue = fair_queue(client)
+            ids = [ask(queue, f"k{i}", tokens=40 + 20 * i) for i in range(6)]
+            with worker(config(server.url, step_s=0.01)) as process:
+                wait_until(lambda: speaking(client))
+                make_room = fill(client)
+                time.sleep(1.5)  # answers end meanwhile
+                make_room()
+                wait_until(lambda: len(ends(client)) == 6)
+                assert alive(process.pid)
+                assert [event.attempt for event in ends(client).values()] == [1] * 6, "the engine went on"
+            assert_answered(client, ids)
+    finally:
+        server.remove()
 
 
 def assert_quarantined(client: redis.Redis, job_id: str) -> None:

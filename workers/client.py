@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
 from workers import keys, redis_connection
-from workers.admission import RECORD_TTL_S, Duplicate, Limit, admit, refund
+from workers.admission import RECORD_TTL_S, Allowance, Duplicate, Limit, admit, refund
 from workers.contract import Request, encode
 from workers.doorbell import Doorbell, ring
 from workers.errors import JobNotFoundError, NotAllowedError, RedisUnavailableError, RefusedError
@@ -29,7 +29,8 @@ from workers.fair_queue import FairQueue
 from workers.follower import Ended, Follower, Queued, Restarted, TextDelta, Update
 from workers.outbox import OutboxJob
 from workers.position import Position, position
-from workers.settings import LimitSettings, Rate, WorkerSettings
+from workers.settings import LimitSettings, WorkerSettings
+from workers.usage import Usage, usage
 
 __all__ = ["CancelOutcome", "Client", "Ended", "Queued", "Restarted", "Submitted", "TextDelta", "Update"]
 
@@ -88,7 +89,8 @@ class Client:
     ) -> None:
         self._redis = connection
         self._sync = sync_connection
-        self._limits = limits
+        scopes = (("tenant", limits.tenant), ("channel", limits.channel), ("user", limits.user))
+        self._allowances = tuple(Allowance(scope, rate.per_minute, rate.burst) for scope, rate in scopes)
         self._worker = worker
         self._outage_s = outage_s
         self._doorbell = Doorbell(connection)
@@ -136,6 +138,15 @@ class Client:
         with redis_connection.mapped_errors(self._redis):
             origin = await self._redis.hget(Job.key_for(job_id), "origin")
             return await position(self._redis, as_text(origin), job_id) if origin else None
+
+    async def usage(self, tenant: str, user: str) -> Usage:
+        """What a tenant, and a user within it, have used today and this month (UTC).
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return await usage(self._redis, tenant, user)
 
     async def cancel(self, job_id: str, user: str, moderator: bool = False) -> CancelOutcome:
         """Stop a job, queued or running. One that never ran is refunded here, a running one by its worker.
@@ -199,20 +210,10 @@ class Client:
         return str((await self._redis.info("server"))["run_id"])
 
     def _limits_of(self, request: Request) -> list[Limit]:
-        scopes: tuple[tuple[str, str, Rate], ...] = (
-            ("tenant", request.tenant, self._limits.tenant),
-            ("channel", f"{request.tenant}:{request.channel}", self._limits.channel),
-            ("user", f"{request.platform}:{request.user}", self._limits.user),
-        )
+        owners = (request.tenant, f"{request.tenant}:{request.channel}", f"{request.platform}:{request.user}")
         return [
-            Limit(
-                key=keys.limit(request.kind, scope, name),
-                per_minute=rate.per_minute,
-                burst=rate.burst,
-                cost=1,
-                name=scope,
-            )
-            for scope, name, rate in scopes
+            Limit(keys.limit(request.kind, allowance.name, owner), allowance)
+            for allowance, owner in zip(self._allowances, owners, strict=True)
         ]
 
     def _enqueue(self, request: Request) -> bool:

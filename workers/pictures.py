@@ -30,6 +30,7 @@ log = logging.getLogger("palaver.worker")
 class _Picture:
     """One picture on its way into the store."""
 
+    index: int
     ref: ArtifactRef
     artifact: Artifact
     future: Future[None]
@@ -75,11 +76,12 @@ class Pictures:
             }
         )
         future = self._submit(self._put, ref.artifact_id, artifact, 0.0)
-        self._pictures.setdefault(slot.id, []).append(_Picture(ref, artifact, future))
+        self._pictures.setdefault(slot.id, []).append(_Picture(index, ref, artifact, future))
 
     def refs(self, execution_id: str) -> tuple[ArtifactRef, ...]:
-        """What the end of an execution tells of its pictures."""
-        return tuple(picture.ref for picture in self._pictures.get(execution_id, ()))
+        """What the end of an execution tells of its pictures, in the order of their seeds, not of their completion."""
+        pictures = sorted(self._pictures.get(execution_id, ()), key=lambda picture: picture.index)
+        return tuple(picture.ref for picture in pictures)
 
     def busy(self, execution_id: str) -> bool:
         """Whether threads are at work for an execution; the bell rings when they have done something."""

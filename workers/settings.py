@@ -48,6 +48,15 @@ class LimitSettings(_Section):
     user_in_flight: int = Field(default=8, ge=1)
 
 
+class BudgetSettings(_Section):
+    """Most GPU time that may be used in a day and in a month (UTC), of all kinds together; 0 sets no budget."""
+
+    tenant_day_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+    tenant_month_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+    user_day_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+    user_month_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+
+
 class ChatModelSettings(_Section):
     """Which chat model a worker runs, and how. Passed to ``generation.chat.factory.build`` as plain JSON.
 

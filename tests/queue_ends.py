@@ -69,7 +69,7 @@ async def client_of(
         limits,
         WorkerSettings(),
         outage_s,
-        budgets,
+        budgets=budgets,
     ) as client:
         yield client
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import redis
@@ -143,6 +148,31 @@ async def test_a_top_up_raises_this_period(client: Client, async_redis: redis.as
     await top_up(async_redis, "t1", "u1", 5.0, "day")
     await ask(client, "k2", gpu_s=5)
     assert await left(client) == (0, 10)
+
+
+async def test_palaver_usage_shows_what_is_used_and_left(
+    client: Client, worker: Worker, server: ValkeyProcess, tmp_path: Path
+) -> None:
+    await ask(client, "k1")
+    await ask(client, "k2")
+    worker.end(worker.start(), Answered("stop", USAGE | {"gpu_s": 1.5}))
+    environment = {
+        **os.environ,
+        "REDIS_URL": server.url,
+        "PALAVER_DATA_DIR": str(tmp_path),
+        "PALAVER_BUDGETS__USER_DAY_GPU_S": "10",
+    }
+    command = [sys.executable, "-m", "bots.cli", "usage", "--tenant", "t1", "--user", "u1"]
+
+    def told(*options: str) -> str:
+        done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert "1 chat (1.5 s); 4.0 s reserved; 4.5 of 10 GPU-seconds left" in await asyncio.to_thread(told)
+    found = json.loads(await asyncio.to_thread(told, "--json"))
+    assert found["user"]["day"]["left_gpu_s"] == 4.5
+    assert found["tenant"]["month"]["jobs"] == {"chat": 1}
+    assert found["tenant"]["month"]["left_gpu_s"] is None
 
 
 async def test_accounts_with_reservations_expire(client: Client, redis_client: redis.Redis) -> None:

@@ -18,6 +18,7 @@ class RedisSettings(_Section):
     Attributes:
         url: ``redis://``, ``rediss://`` (TLS), ``unix://`` or ``sentinel://host1:26379,host2:26379/service/db``.
         password: Overrides one in the URL; also for Sentinel's master.
+        sentinel_password: For the sentinels themselves, where they want one.
         ca_file: Certificate authority for TLS; the system's otherwise.
         durability: The embedded server's ``appendfsync``: with ``everysec`` its death may undo up to about 2 s of
             confirmed writes, which clients and workers then repeat; ``always`` loses none, and is slower.
@@ -26,6 +27,7 @@ class RedisSettings(_Section):
     url: SecretStr | None = None
     username: str | None = None
     password: SecretStr | None = None
+    sentinel_password: SecretStr | None = None
     ca_file: Path | None = None
     durability: Literal["everysec", "always"] = "everysec"
     connect_timeout_s: float = Field(default=5.0, gt=0)

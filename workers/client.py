@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
 from workers import keys, redis_connection
-from workers.admission import RECORD_TTL_S, Duplicate, Limit, admit, refund
+from workers.admission import RECORD_TTL_S, Allowance, Duplicate, Limit, admit, refund
 from workers.artifacts import Artifact, ArtifactStore, media_type_of, upload_id
 from workers.contract import Kind, Request, encode
 from workers.doorbell import Doorbell, ring
@@ -38,7 +38,8 @@ from workers.fair_queue import FairQueue
 from workers.follower import Ended, Follower, ImageProgress, Queued, Restarted, TextDelta, Update
 from workers.outbox import OutboxJob
 from workers.position import Position, position
-from workers.settings import ArtifactSettings, LimitSettings, Rate, WorkerSettings
+from workers.settings import ArtifactSettings, LimitSettings, WorkerSettings
+from workers.usage import Usage, usage
 
 __all__ = [
     "CancelOutcome",
@@ -109,7 +110,8 @@ class Client:
     ) -> None:
         self._redis = connection
         self._sync = sync_connection
-        self._limits = limits if isinstance(limits, Mapping) else dict.fromkeys(get_args(Kind), limits)
+        by_kind = limits if isinstance(limits, Mapping) else dict.fromkeys(get_args(Kind), limits)
+        self._allowances = {kind: _allowances(each) for kind, each in by_kind.items()}
         self._worker = worker
         self._outage_s = outage_s
         self._artifacts = artifacts or ArtifactStore(sync_connection, ArtifactSettings(), Path())
@@ -163,6 +165,15 @@ class Client:
         with redis_connection.mapped_errors(self._redis):
             origin = await self._redis.hget(Job.key_for(job_id), "origin")
             return await position(self._redis, as_text(origin), job_id) if origin else None
+
+    async def usage(self, tenant: str, user: str) -> Usage:
+        """What a tenant, and a user within it, have used today and this month (UTC).
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return await usage(self._redis, tenant, user)
 
     async def cancel(self, job_id: str, user: str, moderator: bool = False) -> CancelOutcome:
         """Stop a job, queued or running. One that never ran is refunded here, a running one by its worker.
@@ -302,21 +313,10 @@ class Client:
         return str((await self._redis.info("server"))["run_id"])
 
     def _limits_of(self, request: Request) -> list[Limit]:
-        limits = self._limits[request.kind]
-        scopes: tuple[tuple[str, str, Rate], ...] = (
-            ("tenant", request.tenant, limits.tenant),
-            ("channel", f"{request.tenant}:{request.channel}", limits.channel),
-            ("user", f"{request.platform}:{request.user}", limits.user),
-        )
+        owners = (request.tenant, f"{request.tenant}:{request.channel}", f"{request.platform}:{request.user}")
         return [
-            Limit(
-                key=keys.limit(request.kind, scope, name),
-                per_minute=rate.per_minute,
-                burst=rate.burst,
-                cost=1,
-                name=scope,
-            )
-            for scope, name, rate in scopes
+            Limit(keys.limit(request.kind, allowance.name, owner), allowance)
+            for allowance, owner in zip(self._allowances[request.kind], owners, strict=True)
         ]
 
     def _enqueue(self, request: Request) -> bool:
@@ -384,3 +384,8 @@ class Client:
         except (NoSuchJobError, ValueError):  # rq refuses some characters in ids
             raise JobNotFoundError("There is no such job, or it has expired.") from None
         return job
+
+
+def _allowances(limits: LimitSettings) -> tuple[Allowance, ...]:
+    scopes = (("tenant", limits.tenant), ("channel", limits.channel), ("user", limits.user))
+    return tuple(Allowance(scope, rate.per_minute, rate.burst) for scope, rate in scopes)

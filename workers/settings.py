@@ -150,7 +150,7 @@ class WorkerSettings(_Section):
         lease_s: A worker that has not renewed a job's lease for this long has lost it.
         drain_s: After SIGTERM, running answers may finish for this long; then they are given back.
         max_attempts: Runs of one job that failed or lost their worker; an engine's death is counted apart.
-        quarantine_crashes: A job in flight at this many engine deaths, alone suspected, is not run again.
+        quarantine_crashes: A job that has killed the engine this often is not run again.
         result_ttl_s: How long a finished answer can be read again.
         flush_ms: How often growing text is written.
         engine_silence_s: An engine that is busy and answers nothing for this long is killed and started again.

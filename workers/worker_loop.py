@@ -34,9 +34,11 @@ from workers.orders import Orders
 from workers.pictures import Pictures
 from workers.position import SpeedMeter, report_speed
 from workers.progress import ProgressWriter
+from workers.redis_connection import will_pass
 from workers.results import TextWriter
 from workers.settings import WorkerSettings
 from workers.settlement import Answered, Broken, Ended, GivenBack, Outcome, Settlement, Stopped, died_with
+from workers.suspects import culprit
 
 log = logging.getLogger("palaver.worker")
 
@@ -51,9 +53,6 @@ STARTS = 5
 STORE_THREADS = 4
 #: How long a worker that must go tries to give its jobs back while Redis is away; then their leases run out.
 LAST_WORDS_S = 5.0
-
-#: What passes when somebody sees to the server: it cannot be reached, is a replica just now, or its memory is full.
-_AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
 
 
 class WorkerLoop:
@@ -141,7 +140,9 @@ class WorkerLoop:
             self._write_text()
             self._settle()
             self._admit()
-        except _AWAY as error:
+        except redis.RedisError as error:
+            if not will_pass(error):
+                raise
             self._redis_away(error)
         else:
             self._redis_is_there()
@@ -203,6 +204,7 @@ class WorkerLoop:
             self._engine_died()
         else:
             self._engine.flush()
+            self._cut(self.slots.acquit(), GivenBack())
             self._feed()
 
     def _hear(self, message: Message) -> None:
@@ -228,27 +230,29 @@ class WorkerLoop:
 
     def _show(self, slot: Slot) -> None:
         """Have what was told written soon; at once if it is the first, for which somebody is waiting."""
-        if not slot.spoke:
-            slot.spoke = True
+        if not slot.pieces:
             self._flush_at = 0.0
+        slot.pieces += 1
         self._text_waits = True
 
     def _step_raised(self, ids: list[str], code: str, text: str, retryable: bool) -> None:
-        """One request made the whole step fail: as with an engine's death, alone it is convicted, else suspected."""
+        """One request made the whole step fail: that is as if the engine had died of it."""
         involved = [slot for slot in map(self.slots.get, ids) if slot is not None]
+        to_blame = culprit(involved)
         for slot in involved:
-            if len(involved) == 1 and not retryable:
+            if slot is to_blame and not retryable:
                 self._end(slot, Broken(Failure(code=code, message=text)))
             else:
-                self._end(slot, died_with(slot, len(involved), self._settings.quarantine_crashes))
+                self._end(slot, died_with(slot, to_blame, self._settings.quarantine_crashes))
 
     def _engine_died(self) -> None:
         in_flight = [slot for slot in self.slots if slot.submitted]
         was_ready = self._engine.ready
         status = self._engine.bury()
         log.error("The engine died (exit status %s) with %d jobs in flight.", status, len(in_flight))
+        to_blame = culprit(in_flight)
         for slot in self.slots:
-            died = died_with(slot, len(in_flight), self._settings.quarantine_crashes)
+            died = died_with(slot, to_blame, self._settings.quarantine_crashes)
             self._end(slot, died if slot.submitted else GivenBack())
         if not was_ready:
             self._not_started(EngineStartError(f"The engine process died while starting (exit status {status})."))

@@ -156,9 +156,8 @@ def test_a_picture_for_kitty_comes_in_pieces_that_make_it_whole():
     data = RED + bytes(9_000)
     text = picture_view.escape_sequence(data, "kitty")
     pieces = [piece.removeprefix("\x1b_G").partition(";") for piece in text.split("\x1b\\")[:-1]]
-    assert (
-        [control[-3:] for control, _, _ in pieces] == ["m=1"] * (len(pieces) - 1) + ["m=0"] if len(pieces) > 1 else []
-    )
+    assert [control[-3:] for control, _, _ in pieces] == ["m=1"] * (len(pieces) - 1) + ["m=0"]
+    assert len(pieces) > 1
     assert base64.b64decode("".join(payload for _, _, payload in pieces)) == data
     assert max(len(payload) for _, _, payload in pieces) <= 4_096
 

@@ -114,7 +114,7 @@ class Client:
         self._redis = connection
         self._sync = sync_connection
         by_kind = limits if isinstance(limits, Mapping) else dict.fromkeys(get_args(Kind), limits)
-        self._allowances = {kind: _allowances(of_kind) for kind, of_kind in by_kind.items()}
+        self._allowances = {kind: _allowances(each) for kind, each in by_kind.items()}
         self._worker = worker
         self._budgets = budgets
         self._outage_s = outage_s

@@ -44,6 +44,8 @@ class Recipe:
         denoiser: Its size.
         diffusion: Its training.
         intervals: How often to save and draw.
+        scale: Pixels of a picture for one of the scenes' 64, each way.
+        compiled: Whether the denoiser's passes are compiled.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Recipe:
     denoiser: DenoiserShape
     diffusion: Schedule
     intervals: Intervals = field(default_factory=Intervals)
+    scale: int = 1
+    compiled: bool = False
 
 
 # 4.6 and 11.4 million parameters; a step of either takes 2 to 3.5 s on two CPU cores that are otherwise idle.
@@ -63,6 +67,19 @@ CPU = Recipe(
     reconstruction=Schedule(total_steps=420, batch=128, cooldown_steps=250, average_decay=0.99),
     denoiser=DenoiserShape(),
     diffusion=Schedule(total_steps=40_000, batch=160, cooldown_steps=4_000, average_decay=0.999),
+)
+
+# 5.5 and 23.2 million parameters: together the most that 60 MB of fp16 hold, so that what a GPU learns can ship.
+# 128 px in 16x16 latents; batches that fill a GPU.
+GPU = Recipe(
+    name="gpu",
+    mix=Mix(background=20_000, recolour=10_000, place=8_000, count=12_000, pair=30_000),
+    autoencoder=AutoencoderShape(picture_px=128, latent_channels=16, decoder_width=288),
+    reconstruction=Schedule(total_steps=20_000, batch=256, warmup_steps=500, cooldown_steps=5_000, average_decay=0.999),
+    denoiser=DenoiserShape(width=512, layers=7, heads=8),
+    diffusion=Schedule(total_steps=200_000, batch=1024, warmup_steps=500, cooldown_steps=20_000, average_decay=0.9995),
+    scale=2,
+    compiled=True,
 )
 
 # The same chain on drawn shapes instead of packages, and on models that learn them in about a minute.
@@ -85,4 +102,4 @@ SMOKE = Recipe(
     intervals=Intervals(checkpoint_s=3.0, sheet_s=3600.0),
 )
 
-RECIPES = {recipe.name: recipe for recipe in (CPU, SMOKE)}
+RECIPES = {recipe.name: recipe for recipe in (CPU, GPU, SMOKE)}

@@ -17,7 +17,7 @@ from generation.image.conditioning import Conditioning
 from generation.image.denoiser import TokenDenoiser
 from generation.learning import sheets
 from generation.learning.dataset import DataSet
-from generation.learning.features import CaptionFeatures
+from generation.learning.features import CaptionChoices, CaptionFeatures
 from generation.learning.scenes import Kind, Split
 
 # How often pictures of each kind are drawn: things come first, arrangements of them are learned on the side.
@@ -64,7 +64,7 @@ class FlowLoss:
         self._styles = torch.tensor([record.style for record in data.records], device=device)
         english = [[one for one in record.captions if one < data.english] for record in data.records]
         chinese = [[one for one in record.captions if one >= data.english] for record in data.records]
-        self._options = (_table(english, device), _table(chinese, device))
+        self._choices = (CaptionChoices(english, device), CaptionChoices(chinese, device))
 
     def __call__(self, model: TokenDenoiser, generator: torch.Generator) -> Tensor:
         """Compute the loss of a random batch; the generator is on the latents' device."""
@@ -95,21 +95,8 @@ class FlowLoss:
     def _choose_captions(self, positions: Tensor, generator: torch.Generator) -> Tensor:
         """Choose one caption for each picture, a Chinese one at a fixed share; ``(pictures,) int64``."""
         numbers = torch.rand((len(positions), 2), generator=generator, device=positions.device)
-        english, chinese = (_pick(table, counts, positions, numbers[:, 1]) for table, counts in self._options)
+        english, chinese = (choices.pick(positions, numbers[:, 1]) for choices in self._choices)
         return torch.where(numbers[:, 0] < CHINESE_SHARE, chinese, english)
-
-
-def _table(options: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Lists of different lengths as one padded table, ``(lists, longest) int64``, and their lengths."""
-    counts = torch.tensor([len(row) for row in options], device=device)
-    rows = [torch.tensor(row, dtype=torch.int64) for row in options]
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), counts
-
-
-def _pick(table: Tensor, counts: Tensor, rows: Tensor, share: Tensor) -> Tensor:
-    """Take from each of the rows the entry at a share, 0 to below 1, of its length."""
-    count = counts[rows]
-    return table[rows, torch.minimum((share * count).long(), count - 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ latents.pt      (pictures, channels, rows, columns) float16, normalised
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generation.image.autoencoder import PatchAutoencoder
 from generation.image.conditioning import Conditioning
@@ -50,6 +50,25 @@ class CaptionFeatures:
     def to(self, device: torch.device) -> CaptionFeatures:
         """The same features on another device."""
         return CaptionFeatures(self.tokens.to(device), self.sentences.to(device))
+
+
+class CaptionChoices:
+    """For each of some pictures or concepts, the captions that may be chosen for it: one padded table.
+
+    Args:
+        options: Captions of each row, at least one.
+        device: Where choices are made.
+    """
+
+    def __init__(self, options: Sequence[Sequence[int]], device: torch.device = CPU) -> None:
+        rows = [torch.tensor(row, dtype=torch.int64) for row in options]
+        self._table = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+        self._counts = torch.tensor([len(row) for row in options], device=device)
+
+    def pick(self, rows: Tensor, share: Tensor) -> Tensor:
+        """Choose for each of the rows, ``(rows,) int64``, the caption at a share, 0 to below 1, of its list."""
+        counts = self._counts[rows]
+        return self._table[rows, torch.minimum((share * counts).long(), counts - 1)]
 
 
 def caption_features(folder: Path, data: DataSet, encode: Callable[[list[str]], Conditioning]) -> CaptionFeatures:

@@ -73,7 +73,7 @@ class PictureTextScorer(ModelMixin, ConfigMixin):  # type: ignore[misc]  # both 
         stem_width: int = 32,
         stage_widths: tuple[int, ...] = (64, 128, 160),
         embedding_width: int = 256,
-        text_width: int = 512,
+        text_width: int = 384,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # diffusers leaves it unannotated
         self.stem = nn.Conv2d(3, stem_width, 3, stride=2, padding=1)

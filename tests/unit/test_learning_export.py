@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from generation.errors import ModelCorruptError, ModelNotFoundError
 from generation.image.autoencoder import PatchAutoencoder
 from generation.image.denoiser import TokenDenoiser
-from generation.learning import checkpoints, export, progress, shipped, sources, training
+from generation.learning import checkpoints, dataset, export, progress, shipped, sources, training
 from generation.learning.dataset import Mix
-from generation.learning.recipe import SMOKE, AutoencoderShape, DenoiserShape, Recipe
+from generation.learning.recipe import GPU, SMOKE, AutoencoderShape, DenoiserShape, Recipe
 from generation.learning.shipped import Start
+from generation.learning.workspace import parameter_count
 
 TINY = replace(
     SMOKE,
@@ -184,3 +186,36 @@ def test_from_nothing_ignores_what_ships(exported: Path, tmp_path: Path, monkeyp
     result = CliRunner().invoke(training.main, ["smoke", "--from-nothing", "--threads", "1"])
     assert result.exit_code == 0, result.output
     assert progress.read_losses(table)[0][0] == 1
+
+
+def test_the_large_recipe_has_larger_pictures_and_latents_and_all_else_the_same(tmp_path: Path) -> None:
+    """The logic of the recipe for a GPU, on a shape that a CPU computes in a moment."""
+    shape = replace(TINY.autoencoder, picture_px=128, latent_channels=GPU.autoencoder.latent_channels)
+    large = replace(TINY, name="gpu", autoencoder=shape, scale=GPU.scale)
+    trained = training.train(large, sources.from_shapes(), tmp_path, processes=1)
+    assert (trained.config.latent_px, trained.config.latent_channels) == (16, 16)
+    assert dataset.load(tmp_path / "data").pictures.shape[1:] == (128, 128, 3)
+    record = export.export(large, tmp_path, tmp_path / "embedded")
+    assert (record.recipe, record.step) == ("gpu", 6)
+
+
+def test_what_a_gpu_learns_can_ship() -> None:
+    autoencoder = PatchAutoencoder(**asdict(GPU.autoencoder))
+    denoiser = TokenDenoiser(latent_px=16, latent_channels=16, **asdict(GPU.denoiser))
+    numbers = parameter_count(autoencoder) + parameter_count(denoiser)
+    assert 2 * numbers < export.MAX_TOTAL_BYTES - 10**6
+    assert parameter_count(denoiser) <= 60e6
+
+
+def test_a_compiled_training_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph is traced as on a GPU; code is not generated from it, which takes minutes on a busy CPU."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    short = replace(TINY, diffusion=replace(TINY.diffusion, total_steps=3))
+    for name in ("plain", "compiled"):
+        recipe = replace(short, compiled=name == "compiled")
+        training.train(recipe, sources.from_shapes(), tmp_path / name, processes=1)
+    plain, compiled = (
+        [row[2] for row in progress.read_losses(tmp_path / name / "diffusion" / "losses.csv")]
+        for name in ("plain", "compiled")
+    )
+    assert compiled == pytest.approx(plain, rel=0.02)

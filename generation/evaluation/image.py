@@ -214,17 +214,16 @@ def _distances(groups: list[Group], data: DataSet, inception: Inception) -> Iter
 
 def _sheet(group: Group, words: Vocabulary, path: Path) -> None:
     """Rows of real pictures, of what was drawn from English, and of what was drawn from Chinese."""
-    count = min(SHEET_CONCEPTS, len(group.concepts))
+    columns = min(SHEET_COLUMNS, len(group.concepts))
+    count = min(SHEET_CONCEPTS, len(group.concepts)) // columns * columns
     chosen = torch.linspace(0, len(group.concepts) - 1, count).long()
     names = words.names()
     rows, captions = [], []
-    for part in chosen.split(SHEET_COLUMNS):
-        padding = [0] * (SHEET_COLUMNS - len(part))
-        index = torch.tensor(part.tolist() + padding)
-        rows += [group.real[index], group.drawn[index], group.drawn_chinese[index]]
-        captions += [names[concept] for concept in group.concepts[index].tolist()]
-        captions += ["drawn"] * SHEET_COLUMNS + ["from Chinese"] * SHEET_COLUMNS
-    sheets.write(torch.cat(rows), SHEET_COLUMNS, path, captions)
+    for part in chosen.split(columns):
+        rows += [group.real[part], group.drawn[part], group.drawn_chinese[part]]
+        captions += [names[concept] for concept in group.concepts[part].tolist()]
+        captions += ["drawn"] * columns + ["from Chinese"] * columns
+    sheets.write(torch.cat(rows), columns, path, captions)
 
 
 @click.command(help="Measure the image model: recognisability, FID, KID, variety; draw sheets for the eye.")

@@ -91,14 +91,13 @@ def _judge_refine_export_and_evaluate(data_dir: Path, folder: Path) -> None:
     _run(data_dir, "generation.learning.scorer", "smoke")
     start, end = _mean_of_ends(progress.read_losses(folder / "scorer" / "losses.csv"))
     assert end < 0.7 * start
-    _run(data_dir, "generation.learning.refinement", "smoke", "--no-adversary")
+    _run(data_dir, "generation.learning.refinement", "smoke")
     data = dataset.load(folder / "data")
     before, after = (
-        psnr_db(PatchAutoencoder.from_pretrained(folder / "refinement-perceptual" / name), data, Split.HELD_PICTURE)
+        psnr_db(PatchAutoencoder.from_pretrained(folder / "refinement" / name), data, Split.HELD_PICTURE)
         for name in ("before", "vae")
     )
-    assert after > before
-    _run(data_dir, "generation.learning.refinement", "smoke")
+    assert after > before - 0.5, "what looks right is still the same picture"
     _run(data_dir, "generation.evaluation.reconstruction", "smoke", "--no-distances")
     assert (folder / "reconstructions.png").stat().st_size > 1000
     model, out = data_dir / "embedded", data_dir / "evaluation" / "image"
@@ -113,7 +112,8 @@ def _judge_refine_export_and_evaluate(data_dir: Path, folder: Path) -> None:
     assert figures["recognised among 4", "known concepts, real"] > 0.6
     assert figures["recognised among 4", "known concepts, drawn from English"] > 0.5, "chance would give a quarter"
     assert figures["Inception Score", "drawn from English"] > 2
-    assert 0 < figures["MS-SSIM of pairs", "6 captions, 4 seeds each"] < 1
+    (similarity,) = (value for (name, _), value in figures.items() if name == "MS-SSIM of pairs")
+    assert 0 < similarity < 1
     card = (model / "README.md").read_text()
     assert "palaver evaluate image" in card
     assert "recognised among 4" in card

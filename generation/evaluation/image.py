@@ -219,7 +219,7 @@ def _sheet(group: Group, words: Vocabulary, path: Path) -> None:
     chosen = torch.linspace(0, len(group.concepts) - 1, count).long()
     names = words.names()
     rows, captions = [], []
-    for part in chosen.split(columns):
+    for part in torch.split(chosen, columns):
         rows += [group.real[part], group.drawn[part], group.drawn_chinese[part]]
         captions += [names[concept] for concept in group.concepts[part].tolist()]
         captions += ["drawn"] * columns + ["from Chinese"] * columns

@@ -57,7 +57,7 @@ class Inception:
             ``(pictures, FEATURES) float64``, on the CPU.
         """
         parts = []
-        for index, part in enumerate(pictures.split(BATCH)):
+        for index, part in enumerate(torch.split(pictures, BATCH)):
             levels = ((part.float().clamp(-1, 1) + 1) * 127.5).round() / 255  # as the bytes of a file are
             enlarged = enlarge(levels.to(self._device))
             parts.append(self._network(enlarged * (1 + WHITE) - 1).double().cpu())

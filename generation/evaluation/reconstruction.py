@@ -37,7 +37,7 @@ BATCH = 64
 def rebuild(folder: Path, pictures: Tensor) -> Tensor:
     """Encode and decode pictures, ``(pictures, 3, side, side)``, by an autoencoder from disk."""
     model = PatchAutoencoder.from_pretrained(folder).float().eval()
-    return torch.cat([model.decode(model.encode(part)[0]).clamp(-1, 1) for part in pictures.split(BATCH)])
+    return torch.cat([model.decode(model.encode(part)[0]).clamp(-1, 1) for part in torch.split(pictures, BATCH)])
 
 
 def psnr_db(pictures: Tensor, rebuilt: Tensor) -> float:

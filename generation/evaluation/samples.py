@@ -42,8 +42,8 @@ class Painter:
         # Twice as fast as float32 on a CPU that knows bf16; the latents between the steps stay float32.
         self.denoiser: TokenDenoiser = nn.Module.to(denoiser, device, torch.bfloat16)
         config = self._autoencoder.config
-        side = config.picture_px // config.patch_px
-        self._shape = (config.latent_channels, side, side)
+        side = config["picture_px"] // config["patch_px"]
+        self._shape = (config["latent_channels"], side, side)
         self._guidance, self._device = guidance, device
 
     @torch.inference_mode()

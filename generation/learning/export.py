@@ -91,16 +91,17 @@ def newest(folder: Path) -> Path:
 def _denoiser(recipe: Recipe, autoencoder: PatchAutoencoder, weights: dict[str, Tensor]) -> TokenDenoiser:
     """Build the denoiser that a checkpoint's weights belong to."""
     config = autoencoder.config
-    model = TokenDenoiser(
-        latent_px=config.picture_px // config.patch_px,
-        latent_channels=config.latent_channels,
+    model: TokenDenoiser = TokenDenoiser(
+        latent_px=config["picture_px"] // config["patch_px"],
+        latent_channels=config["latent_channels"],
         width=recipe.denoiser.width,
         layers=recipe.denoiser.layers,
         heads=recipe.denoiser.heads,
         styles=len(STYLES),
     )
     model.load_state_dict(weights)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _training(recipe: Recipe, data_dir: Path, place: Path, state: dict[str, Any]) -> Training:
@@ -124,13 +125,14 @@ def _write(folder: Path, autoencoder: PatchAutoencoder, denoiser: TokenDenoiser,
     folder.mkdir(parents=True)
     for name, model in (("vae", autoencoder), ("transformer", denoiser)):
         keep(nn.Module.to(copy.deepcopy(model), torch.float16), folder / name, SHARD_SIZE)
-    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    scheduler: Any = FlowMatchEulerDiscreteScheduler  # diffusers leaves it unannotated
+    scheduler().save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "PalaverIconPipeline",
         "_diffusers_version": __version__,
         "vae": [PatchAutoencoder.__module__, PatchAutoencoder.__name__],
         "transformer": [TokenDenoiser.__module__, TokenDenoiser.__name__],
-        "scheduler": ["diffusers", FlowMatchEulerDiscreteScheduler.__name__],
+        "scheduler": ["diffusers", scheduler.__name__],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     shipped.write_training(folder, training)
@@ -156,8 +158,8 @@ def _check(folder: Path, autoencoder: PatchAutoencoder, denoiser: TokenDenoiser)
 def latent_shape(autoencoder: PatchAutoencoder) -> tuple[int, int, int]:
     """Channels, rows and columns of one picture's latents."""
     config = autoencoder.config
-    side = config.picture_px // config.patch_px
-    return config.latent_channels, side, side
+    side = config["picture_px"] // config["patch_px"]
+    return config["latent_channels"], side, side
 
 
 def _velocity(model: TokenDenoiser, latents: Tensor) -> Tensor:
@@ -168,9 +170,9 @@ def _velocity(model: TokenDenoiser, latents: Tensor) -> Tensor:
     velocity: Tensor = model(
         latents,
         torch.linspace(0.2, 0.8, count),
-        torch.randn(count, config.text_tokens, config.text_width, generator=generator) * 0.3,
-        nn.functional.normalize(torch.randn(count, config.sentence_width, generator=generator), dim=-1),
-        torch.arange(count) % config.styles,
+        torch.randn(count, config["text_tokens"], config["text_width"], generator=generator) * 0.3,
+        nn.functional.normalize(torch.randn(count, config["sentence_width"], generator=generator), dim=-1),
+        torch.arange(count) % config["styles"],
         text_dropped=dropped,
         sentence_dropped=dropped,
     )

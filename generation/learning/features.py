@@ -119,14 +119,14 @@ def latents(
     if not mark.exists() or mark.read_text() != wanted:
         folder.mkdir(parents=True, exist_ok=True)
         mark.unlink(missing_ok=True)
-        autoencoder.to(device)
+        nn.Module.to(autoencoder, device)
         means = torch.cat(
             [
                 autoencoder.encode(to_tensor(data.pictures[start : start + ENCODE_BATCH]).to(device))[0].cpu()
                 for start in range(0, len(data.pictures), ENCODE_BATCH)
             ]
         )
-        autoencoder.to(CPU)
+        nn.Module.to(autoencoder, CPU)
         trained = means[torch.from_numpy(data.indices(Split.TRAIN))]
         mean, std = trained.mean(dim=(0, 2, 3)), trained.std(dim=(0, 2, 3))
         normalised = ((means - mean[:, None, None]) / std[:, None, None]).half()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Generic
+from typing import Generic, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,9 +111,8 @@ class Loop(Generic[Model]):
         # The plain method: diffusers' own warns of layers to keep in float32, and there are none.
         self._weights = TrainedWeights(nn.Module.to(model, device), torch.bfloat16, schedule.average_decay)
         self._optimiser = Optimiser(self._weights.master, schedule.rates)
-        self._working: Model = self._weights.working
-        if compiled:
-            self._working = torch.compile(self._working)
+        working = self._weights.working
+        self._working: Model = cast("Model", torch.compile(working)) if compiled else working
         self._step, self._first_step, self._elapsed_s, self._stop = first_step, first_step, 0.0, False
 
     def run(self) -> Model:

@@ -77,7 +77,7 @@ class Duel(nn.Module):
         super().__init__()
         self.autoencoder, self.critic = autoencoder, critic
         for name, parameter in autoencoder.named_parameters():
-            parameter.requires_grad_(requires_grad=name.startswith(("from_latent", "decoder", "to_pixels", "smooth")))
+            parameter.requires_grad_(name.startswith(("from_latent", "decoder", "to_pixels", "smooth")))
 
 
 class RefinementLoss:
@@ -121,7 +121,7 @@ class RefinementLoss:
 
     def _perceptual(self, rebuilt: Tensor, pictures: Tensor) -> Tensor:
         """Mean squared distance of the scorer's features, each place's vector of unit length, summed over the maps."""
-        self._scorer.to(rebuilt.device)
+        nn.Module.to(self._scorer, rebuilt.device)
         found, wanted = self._scorer.maps(rebuilt), self._scorer.maps(pictures.to(rebuilt.dtype))
         distances = [
             (F.normalize(one.float(), dim=1) - F.normalize(other.float(), dim=1)).square().sum(dim=1).mean()
@@ -141,7 +141,8 @@ def _adaptive_weight(pleasing: Tensor, convincing: Tensor, last: Tensor) -> Tens
     """Balance two losses by their gradients at the decoder's last layer."""
     (wanted,) = torch.autograd.grad(pleasing, last, retain_graph=True)
     (found,) = torch.autograd.grad(convincing, last, retain_graph=True)
-    return (wanted.float().norm() / (found.float().norm() + 1e-4)).clamp(0, MAX_ADAPTIVE_WEIGHT).detach()
+    weight: Tensor = wanted.float().norm() / (found.float().norm() + 1e-4)
+    return weight.clamp(0, MAX_ADAPTIVE_WEIGHT).detach()
 
 
 class _Sheet:

@@ -96,9 +96,9 @@ def vocabulary(data: DataSet, encode: TextEncoder) -> Vocabulary:
     shared: dict[str, list[int]] = {}
     for record in data.records:
         if record.kind == Kind.SINGLE:
-            options = shared.setdefault(record.code, list(record.captions))
-            shared[record.code] = [caption for caption in options if caption in record.captions]
-    used = sorted({caption for options in shared.values() for caption in options})
+            before = shared.setdefault(record.code, list(record.captions))
+            shared[record.code] = [caption for caption in before if caption in record.captions]
+    used = sorted({caption for captions in shared.values() for caption in captions})
     place = {caption: position for position, caption in enumerate(used)}
     codes = tuple(sorted(shared))
 
@@ -169,7 +169,7 @@ class MatchingLoss:
 @torch.inference_mode()
 def embed(model: PictureTextScorer, pictures: Tensor) -> Tensor:
     """Embed many pictures, ``(pictures, 3, side, side) float32``, some at a time."""
-    return torch.cat([model.pictures(part) for part in pictures.split(EMBED_BATCH)])
+    return torch.cat([model.pictures(part) for part in torch.split(pictures, EMBED_BATCH)])
 
 
 class RecognitionSheet:
@@ -240,8 +240,8 @@ def load_trained(folder: Path) -> PictureTextScorer:
     """
     for place in (folder / "model" / "scorer", SHIPPED_DIR):
         if (place / "config.json").exists():
-            judge: PictureTextScorer = PictureTextScorer.from_pretrained(place)
-            return judge.float().eval()
+            judge: PictureTextScorer = nn.Module.to(PictureTextScorer.from_pretrained(place), torch.float32)
+            return judge.eval()
     raise ModelNotFoundError(f"There is no scorer: python -m generation.learning.scorer {folder.name} trains one.")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generation.errors import GenerationError, ModelNotFoundError
 from generation.image.autoencoder import PatchAutoencoder
@@ -99,7 +99,7 @@ def train(
         FlowLoss(data, latents.to(device), captions.to(device), schedule.batch),
         schedule,
         recipe.intervals,
-        _sheet(autoencoder.to(device), encoder, tuple(latents.shape[1:])),
+        _sheet(nn.Module.to(autoencoder, device), encoder, tuple(latents.shape[1:])),
         first_step=first_step,
         device=device,
         compiled=recipe.compiled,

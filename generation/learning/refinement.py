@@ -34,6 +34,8 @@ PERCEPTUAL_WEIGHT = 0.3
 ADVERSARIAL_WEIGHT = 0.1
 MAX_ADAPTIVE_WEIGHT = 100.0
 CRITIC_WIDTH = 48
+# In standard deviations of the latents: a denoiser's latents are never quite those of a picture.
+MAX_LATENT_NOISE = 0.2
 
 
 class PatchCritic(nn.Module):
@@ -106,8 +108,11 @@ class RefinementLoss:
         autoencoder = model.autoencoder
         dtype = autoencoder.decoder_position.dtype
         with torch.no_grad():
-            latents = autoencoder.encode(pictures.to(dtype))[0].to(dtype)
-        rebuilt = autoencoder.decode(latents)
+            latents = autoencoder.encode(pictures.to(dtype))[0]
+            amount = MAX_LATENT_NOISE * torch.rand(self._batch, generator=generator, device=latents.device)
+            noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+            latents += amount[:, None, None, None] * autoencoder.latents_std.float()[:, None, None] * noise
+        rebuilt = autoencoder.decode(latents.to(dtype))
         pleasing = pixel_loss(rebuilt.float(), pictures) + PERCEPTUAL_WEIGHT * self._perceptual(rebuilt, pictures)
         if not self._adversarial_weight:
             return pleasing

@@ -1,5 +1,6 @@
 # make setup   install into .venv           make demo    answer real prompts, draw pictures
 # make check   lint, types, floors          make test    everything, with coverage
+# make train-smoke   the whole training of an image model, small, in minutes
 # make bench   the tables of benchmarks/    make clean   remove what the others made here
 #
 # Settings: PYTHON=python3.12  VENV=.venv  TORCH_INDEX=<url> (where CPU builds of torch are looked for)
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.installed
 # OpenMP threads that spin while they wait ruin a machine with few cores.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup check test demo bench format lock clean
+.PHONY: setup check test demo bench train-smoke format lock clean
 
 setup: $(STAMP)
 
@@ -54,6 +55,11 @@ demo: setup
 
 bench: setup
 	$(VENV)/bin/python -m benchmarks
+
+train-smoke: setup
+	@mkdir -p build
+	$(VENV)/bin/pytest tests/integration/test_learning_chain.py --basetemp=build/train-smoke
+	@echo "Losses, sheets, the model and its card are below build/train-smoke"
 
 format: setup
 	$(VENV)/bin/ruff format .

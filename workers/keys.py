@@ -26,6 +26,12 @@ def limit(kind: str, scope: str, name: str) -> str:
     return f"{PREFIX}limit:{kind}:{scope}:{name}"
 
 
+def usage(tenant: str, user: str | None, period: str) -> str:
+    """Hash of what a tenant, or a user within it, has used in a day or month; expires: see ``workers.usage``."""
+    owner = tenant if user is None else f"{tenant}:{user}"
+    return f"{PREFIX}usage:{owner}:{period}"
+
+
 def admission(job_id: str) -> str:
     """What was charged for a job, so that it can be deduplicated and refunded once; expires after a day."""
     return f"{PREFIX}admission:{job_id}"
@@ -34,6 +40,26 @@ def admission(job_id: str) -> str:
 def text(execution_id: str) -> str:
     """The answer's UTF-8 text so far, of one execution; expires with the job's result."""
     return f"{PREFIX}text:{execution_id}"
+
+
+def image_progress(execution_id: str) -> str:
+    """Hash of an execution's denoising steps and its newest preview, overwritten; expires minutes after the last."""
+    return f"{PREFIX}image_progress:{execution_id}"
+
+
+def artifact(artifact_id: str) -> str:
+    """Hash of one stored picture: its owner, and its bytes where Redis keeps them; expires, deletable at once."""
+    return f"{PREFIX}artifact:{artifact_id}"
+
+
+def artifact_index() -> str:
+    """Sorted set of the pictures whose bytes Redis keeps, by expiry; bounded by their size in all."""
+    return f"{PREFIX}artifacts"
+
+
+def artifact_bytes() -> str:
+    """Size in all of the pictures whose bytes Redis keeps; expires with the last of them."""
+    return f"{PREFIX}artifact_bytes"
 
 
 def live(job_id: str) -> str:
@@ -57,7 +83,7 @@ def doorbell(kind: str) -> str:
 
 
 def crashes(job_id: str) -> str:
-    """How often this job was in flight when an engine died; expires after a day."""
+    """How often this job was in flight when an engine died, and how far it had come; expires after a day."""
     return f"{PREFIX}crashes:{job_id}"
 
 

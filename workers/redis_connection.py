@@ -40,6 +40,11 @@ _RETRIED = (redis.ConnectionError,)
 _SCHEMES = ("redis", "rediss", "unix", "sentinel")
 _SENTINEL_PORT = 26379
 
+#: What passes when somebody sees to the server: it is away, a replica just now, its memory or its disk is full.
+_PASSING = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
+#: The same as a server says it where the client has no class for it, or in the middle of a script or a MULTI.
+_PASSING_SIGNS = ("MISCONF", "OOM ", "READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS")
+
 _logger = logging.getLogger("palaver.redis")
 
 
@@ -136,6 +141,13 @@ def mapped_errors(client: redis.Redis | redis.asyncio.Redis) -> Iterator[None]:
 def describe_outage(error: BaseException, client: redis.Redis | redis.asyncio.Redis) -> RedisError:
     """What went wrong with a client's server and what to do about it, without credentials."""
     return _describe(error, _place(client))
+
+
+def will_pass(error: redis.RedisError) -> bool:
+    """Whether a server cannot be worked with just now, so that the same may succeed later."""
+    if isinstance(error, _PASSING):
+        return True
+    return isinstance(error, redis.ResponseError) and any(sign in str(error) for sign in _PASSING_SIGNS)
 
 
 def _describe(error: BaseException, place: str) -> RedisError:

@@ -9,18 +9,24 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import redis
 
+from bots.connection import client_of
 from bots.conversation import Conversations, History
+from bots.image_prompt import ImagePrompt
 from bots.service import ChatService, Prompt
 from bots.settings import Settings
 from bots.terminal.answer import Answer
-from workers import keys, redis_connection
-from workers.client import CancelOutcome, Client
-from workers.contract import ChatOptions, ReplyTo
+from bots.terminal.drawing import Drawing
+from workers import keys
+from workers.client import CancelOutcome
+from workers.contract import ChatOptions, ImageOptions, ReplyTo
 
 FRONT_END = "terminal"
+
+Watched = TypeVar("Watched", Answer, Drawing)
 _EVENTS_KEPT = 1_000
 
 
@@ -60,10 +66,8 @@ class Session:
         self._asker = asker
         self._options = options
         self.conversation = secrets.token_hex(8)
-        self._connection = connection = redis_connection.connect_async(settings.redis, settings.data_dir)
-        sync_connection = redis_connection.connect(settings.redis, settings.data_dir)
-        self._client = Client(connection, sync_connection, settings.limits.chat, settings.worker)
-        self._conversations = Conversations(connection, settings.conversation)
+        self._client = client_of(settings)
+        self._conversations = Conversations(self._client.connection, settings.conversation)
         self._service = ChatService(self._client, self._conversations)
 
     def beside(self, asker: Asker) -> Session:
@@ -83,7 +87,7 @@ class Session:
         """Close the connections."""
         # Terminals follow their jobs and read no events; those of long-lived front-ends are acknowledged away.
         with contextlib.suppress(redis.RedisError, OSError):
-            await self._connection.xtrim(keys.events(FRONT_END), maxlen=_EVENTS_KEPT)
+            await self._client.connection.xtrim(keys.events(FRONT_END), maxlen=_EVENTS_KEPT)
         await self._client.close()
 
     async def ask(self, text: str, options: ChatOptions | None = None) -> Answer:
@@ -109,15 +113,71 @@ class Session:
         """The answer of an earlier question, to be followed from its beginning."""
         return Answer(job_id)
 
-    async def follow(self, answer: Answer) -> AsyncIterator[Answer]:
-        """The answer again and again, each time it has changed, until its end."""
-        async for update in self._service.follow(answer.job_id):
-            answer.take(update)
-            yield answer
+    async def imagine(
+        self,
+        text: str,
+        options: ImageOptions,
+        negative_text: str = "",
+        init: bytes | None = None,
+        mask: bytes | None = None,
+        enhance: bool = False,
+    ) -> Drawing:
+        """Put an image prompt into the queue.
 
-    async def stop(self, answer: Answer) -> CancelOutcome:
-        """Stop an answer, queued or running."""
-        return await self._service.stop(answer.job_id, self._asker.user)
+        Args:
+            text: What the pictures show; empty to enlarge ``init`` alone.
+            options: How they are drawn. Without a seed one is drawn here, so that the pictures can be had again.
+            negative_text: What they do not show.
+            init: Encoded picture to begin from.
+            mask: Encoded picture that is white where ``init`` is drawn anew.
+            enhance: Whether the chat model adds details first.
+
+        Raises:
+            ArtifactError: A picture cannot be used.
+            RefusedError: As ``ChatService.imagine``, like all others.
+        """
+        if options.seed is None:
+            options = options.model_copy(update={"seed": secrets.randbits(31)})
+        prompt = ImagePrompt(
+            platform=FRONT_END,
+            tenant=self._asker.tenant,
+            channel=self.conversation,
+            user=self._asker.user,
+            key=secrets.token_hex(8),
+            text=text,
+            reply=ReplyTo(front_end=FRONT_END),
+            negative_text=negative_text,
+            options=options,
+            task="generate" if text else "upscale",
+            init_image=await self._upload(init),
+            mask_image=await self._upload(mask),
+            enhance=enhance,
+        )
+        submitted = await self._service.imagine(prompt)
+        return Drawing(submitted.job_id)
+
+    def drawn_before(self, job_id: str) -> Drawing:
+        """The pictures of an earlier prompt, to be followed from their beginning."""
+        return Drawing(job_id)
+
+    async def artifact(self, artifact_id: str) -> bytes:
+        """The bytes of a finished picture."""
+        return await self._client.artifact(artifact_id)
+
+    async def _upload(self, picture: bytes | None) -> str | None:
+        if picture is None:
+            return None
+        return await self._client.put_artifact(picture, tenant=self._asker.tenant, user=self._asker.user)
+
+    async def follow(self, watched: Watched) -> AsyncIterator[Watched]:
+        """The answer or drawing again and again, each time it has changed, until its end."""
+        async for update in self._service.follow(watched.job_id):
+            watched.take(update)
+            yield watched
+
+    async def stop(self, watched: Answer | Drawing) -> CancelOutcome:
+        """Stop an answer or drawing, queued or running."""
+        return await self._service.stop(watched.job_id, self._asker.user)
 
     async def set_persona(self, persona: str | None) -> None:
         """Give this conversation its own system text, or the configured one again."""

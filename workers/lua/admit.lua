@@ -5,6 +5,8 @@
 -- KEYS: the admission record, then one key a limit. ARGV: seconds to keep the record, then for each limit what the
 -- job costs and the window (the whole burst), in microseconds.
 -- Returns {1} admitted, {0} seen before, {-1, limit, retry after in us (-1: never)} refused.
+-- What costs time here is the number of commands; times of expiry are absolute and written as text, because the
+-- server would otherwise rewrite each command for its log, and would print numbers by way of floating point.
 local found = redis.call('MGET', unpack(KEYS))
 if found[1] then
   return { 0 }
@@ -12,18 +14,25 @@ end
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
+
+local function keep(key, tat)
+  local text = string.format('%d', tat)
+  redis.call('SET', key, text, 'PXAT', string.format('%d', math.ceil(tat / 1000) + 1))
+  return text
+end
+
 local blocking, longest, tats = nil, 0, {}
 for i = 2, #KEYS do
   local charge, window = tonumber(ARGV[2 * i - 2]), tonumber(ARGV[2 * i - 1])
   if charge > window then
     return { -1, i - 1, -1 }
   end
-  local tat = tonumber(found[i] or 0)
+  local tat = tonumber(found[i]) or now
   if tat < now then
     tat = now
   elseif tat > now + window then -- only after the clock went back, and that shall lock nobody out
     tat = now + window
-    redis.call('SET', KEYS[i], string.format('%.0f', tat), 'PX', math.ceil(window / 1000) + 1)
+    keep(KEYS[i], tat)
   end
   tats[i] = tat + charge
   local wait = tats[i] - window - now
@@ -35,11 +44,9 @@ if blocking then
   return { -1, blocking - 1, longest }
 end
 
-local record = {}
+local record = ''
 for i = 2, #KEYS do
-  local tat = string.format('%.0f', tats[i])
-  redis.call('SET', KEYS[i], tat, 'PX', math.ceil((tats[i] - now) / 1000) + 1)
-  record[i - 1] = KEYS[i] .. ' ' .. ARGV[2 * i - 2] .. ' ' .. tat
+  record = record .. KEYS[i] .. ' ' .. ARGV[2 * i - 2] .. ' ' .. keep(KEYS[i], tats[i]) .. '\n'
 end
-redis.call('SET', KEYS[1], table.concat(record, '\n'), 'EX', ARGV[1])
+redis.call('SET', KEYS[1], record, 'EX', ARGV[1])
 return { 1 }

@@ -11,7 +11,7 @@ import errno
 import functools
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ def _pulled(location: ModelLocation, on_progress: OnProgress, *, allow_pickle: b
 
     get = functools.partial(snapshot_download, location.repo, revision=location.revision)
     if constants.HF_HUB_OFFLINE:
-        snapshot = Path(get(local_files_only=True))
+        snapshot = _cached(get)
         return _checked_record(location, snapshot, _recorded_hashes(location, snapshot.name), on_progress)
     info = HfApi().model_info(location.repo, revision=location.revision, files_metadata=True)
     wanted = _wanted(info, location.repo, allow_pickle=allow_pickle)
@@ -120,6 +120,14 @@ def _recorded_hashes(location: ModelLocation, commit: str) -> dict[str, str]:
     except ModelCorruptError:
         return {}
     return {file.path: file.sha256 for file in record.files} if record and record.revision == commit else {}
+
+
+def _cached(get: Callable[..., str]) -> Path:
+    """The snapshot in the library's cache; what else the repository has on the hub does not matter."""
+    snapshot = Path(get(local_files_only=True, allow_patterns=[_PIPELINE]))
+    if not (snapshot / _PIPELINE).is_file():
+        return Path(get(local_files_only=True, allow_patterns=[*_TEXT, *_SAFE], ignore_patterns=["*/*"]))
+    return snapshot
 
 
 def _wanted(info: ModelInfo, repo: str, *, allow_pickle: bool) -> set[str]:

@@ -18,7 +18,9 @@ COMMANDS = {
     "up": ("bots.commands.up:command", "Run server, workers and the configured front-ends as one process tree."),
     "down": ("bots.commands.down:command", "Stop what `palaver up` or `palaver chat --keep` left running."),
     "worker": ("bots.commands.worker:command", "Run workers for some kinds of model on some devices."),
+    "evaluate": ("bots.commands.evaluate:command", "Measure the models: figures, and sheets for the eye."),
     "models": ("bots.commands.models:command", "List, pull, verify and remove models."),
+    "usage": ("bots.commands.usage:command", "Show what a tenant and a user have used, and what is left."),
     "status": ("bots.commands.status:command", "Show server, queues, workers and who waits."),
 }
 

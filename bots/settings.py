@@ -23,6 +23,7 @@ from workers.contract import Kind
 from workers.errors import SettingsError
 from workers.settings import (
     ArtifactSettings,
+    BudgetSettings,
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
@@ -90,6 +91,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     redis: RedisSettings = RedisSettings()
     limits: AllLimits = AllLimits()
+    budgets: BudgetSettings = BudgetSettings()
     worker: WorkerSettings = WorkerSettings()
     chat: ChatModelSettings = ChatModelSettings()
     image: ImageModelSettings = ImageModelSettings()

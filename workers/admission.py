@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workers import keys, scripts
+from workers.budgets import Budget
 from workers.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -93,37 +94,48 @@ class Duplicate:
 
 
 async def admit(
-    client: redis.asyncio.Redis, job_id: str, limits: Sequence[Limit], *, record_ttl_s: int = RECORD_TTL_S
+    client: redis.asyncio.Redis,
+    job_id: str,
+    limits: Sequence[Limit],
+    budgets: Sequence[Budget] = (),
+    *,
+    record_ttl_s: int = RECORD_TTL_S,
 ) -> Admitted | Duplicate:
-    """Admit a job once, charging all limits or none.
+    """Admit a job once, charging all limits and budgets or none.
 
     Args:
         client: Connection to the queue's server.
         job_id: The same id is never charged twice.
         limits: Every limit that applies.
+        budgets: Every budget that applies, from ``budgets.budgets_of``.
         record_ttl_s: How long the id is remembered, in seconds.
 
     Returns:
         Whether the job is new.
 
     Raises:
-        RefusedError: A limit says no: the one that takes longest to recover.
+        RefusedError: A limit says no, the one that takes longest to recover; or a budget, with what it has left.
 
     Source:
         The generic cell rate algorithm, ATM Forum Traffic Management Specification 4.0, 1996.
     """
     active = [limit for limit in limits if limit.allowance.burst > 0]
-    reply = await scripts.load("admit").run_async(client, *_call(job_id, active, record_ttl_s))
-    return _decision(job_id, active, reply)
+    reply = await scripts.load("admit").run_async(client, *_call(job_id, active, budgets, record_ttl_s))
+    return _decision(job_id, active, budgets, reply)
 
 
 def admit_now(
-    client: redis.Redis, job_id: str, limits: Sequence[Limit], *, record_ttl_s: int = RECORD_TTL_S
+    client: redis.Redis,
+    job_id: str,
+    limits: Sequence[Limit],
+    budgets: Sequence[Budget] = (),
+    *,
+    record_ttl_s: int = RECORD_TTL_S,
 ) -> Admitted | Duplicate:
     """``admit`` for callers without an event loop."""
     active = [limit for limit in limits if limit.allowance.burst > 0]
-    reply = scripts.load("admit").run(client, *_call(job_id, active, record_ttl_s))
-    return _decision(job_id, active, reply)
+    reply = scripts.load("admit").run(client, *_call(job_id, active, budgets, record_ttl_s))
+    return _decision(job_id, active, budgets, reply)
 
 
 def refund(client: scripts.SyncClient | scripts.AsyncClient, job_id: str, *, forget: bool = False) -> Any:
@@ -140,19 +152,28 @@ def refund(client: scripts.SyncClient | scripts.AsyncClient, job_id: str, *, for
     return scripts.load("refund").queue(client, [keys.admission(job_id)], [int(forget)])
 
 
-def _call(job_id: str, limits: Sequence[Limit], record_ttl_s: int) -> tuple[list[str], list[scripts.Argument]]:
+def _call(
+    job_id: str, limits: Sequence[Limit], budgets: Sequence[Budget], record_ttl_s: int
+) -> tuple[list[str], list[scripts.Argument]]:
     names = [keys.admission(job_id), *(limit.key for limit in limits)]
     args: list[scripts.Argument] = [record_ttl_s]
     for limit in limits:
         args += (limit.charge_us, limit.allowance.window_us)
+    for budget in budgets:
+        names.append(budget.key)
+        args += (budget.ceiling_us, budget.cost_us, budget.ttl_s)
     return names, args
 
 
-def _decision(job_id: str, limits: Sequence[Limit], reply: list[int]) -> Admitted | Duplicate:
+def _decision(
+    job_id: str, limits: Sequence[Limit], budgets: Sequence[Budget], reply: list[int]
+) -> Admitted | Duplicate:
     if reply[0] == 1:
         return Admitted(job_id)
     if reply[0] == 0:
         return Duplicate(job_id)
+    if reply[0] == -2:
+        raise _over_budget(budgets[reply[1] - 1], left_us=reply[2])
     (_, allowance, cost), wait_us = limits[reply[1] - 1], reply[2]
     name = allowance.name
     if wait_us < 0:
@@ -164,3 +185,15 @@ def _decision(job_id: str, limits: Sequence[Limit], reply: list[int]) -> Admitte
         )
     wait_s = wait_us / 1e6
     raise RefusedError(name, wait_s, f"The {name} limit is used up. Try again in {max(1, math.ceil(wait_s))} s.")
+
+
+def _over_budget(budget: Budget, left_us: int) -> RefusedError:
+    left_gpu_s, ceiling_gpu_s = max(0, left_us) / 1e6, budget.ceiling_us / 1e6
+    when = "tomorrow" if budget.period == "day" else "next month"
+    return RefusedError(
+        f"{budget.owner} budget",
+        float(budget.ends_in_s),
+        f"The {budget.owner}'s budget of {ceiling_gpu_s:g} GPU-seconds a {budget.period} has {left_gpu_s:.1f} left, "
+        f"and this request may take {budget.cost_us / 1e6:.1f}. Make it smaller, or ask again {when} (UTC).",
+        left_gpu_s,
+    )

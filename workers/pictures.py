@@ -22,6 +22,7 @@ from workers.attachments import ATTEMPTS, RETRY_S
 from workers.contract import ArtifactRef
 from workers.errors import ArtifactStoreError, WorkersError
 from workers.execution_slots import Slot
+from workers.redis_connection import will_pass
 
 log = logging.getLogger("palaver.worker")
 
@@ -120,7 +121,7 @@ class Pictures:
         error = picture.future.exception()
         if error is None:
             return True
-        if not isinstance(error, redis.RedisError):
+        if not (isinstance(error, redis.RedisError) and will_pass(error)):
             if not isinstance(error, ArtifactStoreError) or picture.attempts >= ATTEMPTS:
                 raise error
             log.warning("Picture %s could not be stored: %s Trying again.", picture.ref.artifact_id, error)

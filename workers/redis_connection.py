@@ -167,7 +167,10 @@ def _describe(error: BaseException, place: str) -> RedisError:
     if isinstance(error, redis.exceptions.BusyLoadingError):
         return RedisUnavailableError(f"The server at {place} is still loading its data. Try again in a moment.")
     if isinstance(error, redis.sentinel.MasterNotFoundError):
-        return RedisUnavailableError(f"The sentinels know no reachable primary: {place}. Check the service's name.")
+        return RedisUnavailableError(
+            f"The sentinels know no reachable primary: {place}. Check the service's name, and "
+            "PALAVER_REDIS__SENTINEL_PASSWORD if they want one."
+        )
     return _describe_connection(lowered, isinstance(error, redis.TimeoutError | TimeoutError), place)
 
 
@@ -258,9 +261,12 @@ def _tls(url: str, settings: RedisSettings) -> dict[str, Any]:
 
 
 def _sentinel_options(settings: RedisSettings, retry: object) -> dict[str, Any]:
-    """Sentinels are asked without a password, briefly and once: there are others to ask."""
+    """Sentinels are asked briefly and once, for there are others to ask."""
     timeout_s = settings.connect_timeout_s
-    return {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": retry}
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": retry}
+    if settings.sentinel_password:
+        options["password"] = settings.sentinel_password.get_secret_value()
+    return options
 
 
 def _sentinel_parts(url: str) -> tuple[list[tuple[str, int]], str, int, dict[str, str]]:

@@ -22,7 +22,7 @@ from workers.admission import refund
 from workers.contract import ArtifactRef, Failure, UsageReport
 from workers.execution_slots import Slot
 from workers.fair_queue import FairQueue
-from workers.outbox import Ending
+from workers.outbox import QUARANTINED, Ending
 from workers.pictures import Pictures
 from workers.results import TextWriter
 
@@ -261,7 +261,7 @@ def _answers(owned: Sequence[Ended]) -> Iterator[usage.Answer]:
     for each in owned:
         if isinstance(each.outcome, Answered):
             request = each.slot.job.request
-            yield usage.Answer(request.tenant, request.user, _gpu_s(each.outcome) or 0.0)
+            yield usage.Answer(request.job_id, request.tenant, request.user, _gpu_s(each.outcome) or 0.0)
 
 
 def queued_s(slot: Slot) -> float:
@@ -285,5 +285,5 @@ def died_with(slot: Slot, culprit: Slot | None, quarantine_crashes: int) -> Outc
             f"This request was stopped because the model crashed {slot.crashes + 1} times while working on it. "
             "Change it before you try again."
         )
-        return Broken(Failure(code="quarantined", message=text), crash=True)
+        return Broken(Failure(code=QUARANTINED, message=text), crash=True)
     return GivenBack(crash=culprit is None or slot is culprit)

@@ -25,7 +25,6 @@ _LARGEST_SEED = 2**63 - 1
 _SIZE = re.compile(r"(\d{1,5})\s*[x\u00d7]\s*(\d{1,5})")
 #: What the engine calls its numbers, and what they are called here.
 _FLAGS = {
-    "num_inference_steps": "--steps",
     "guidance_scale": "--guidance",
     "width_px and height_px": "--size's width and height",
     "width_px": "--size's width",
@@ -65,7 +64,7 @@ class Wish:
 @click.option("--size", metavar="WxH", help="Exact size in pixels instead of --ar.")
 @click.option("--seed", type=int, help="Makes pictures repeatable; each further picture has the next one.")
 @click.option("--steps", type=int, help=f"Denoising steps, 1 to {MAX_STEPS}; the model's own number by default.")
-@click.option("--sampler", help="ddim, ddpm, euler_a, dpmpp_2m, unipc or lcm; the model's own by default.")
+@click.option("--sampler", help="ddim, ddpm, euler, euler_a, dpm++_2m, unipc or lcm; the model's own by default.")
 @click.option("--guidance", type=float, help="How closely to follow the prompt, 0 to 30.")
 @click.option("--negative", default="", help="What the pictures should not show.")
 @click.option("--style", help="One of the model's styles.")
@@ -119,11 +118,12 @@ def command(
     kinds: tuple[Kind, ...] = ("chat", "image") if enhance else ("image",)
     asker = Asker(tenant, local_user())
     with running_stack(configured, keep, kinds), asyncio.Runner() as runner:
-        runner.run(_imagine(configured, asker, wish, out, job_id, as_json))
+        name = wish.text or (init_file.stem if init_file else "")
+        runner.run(_imagine(configured, asker, wish, name, out, job_id, as_json))
 
 
 async def _imagine(
-    configured: Settings, asker: Asker, wish: Wish, out: Path, job_id: str | None, as_json: bool
+    configured: Settings, asker: Asker, wish: Wish, name: str, out: Path, job_id: str | None, as_json: bool
 ) -> None:
     async with Session(configured, asker, ChatOptions()) as session:
         if job_id is not None:
@@ -132,14 +132,14 @@ async def _imagine(
             drawing = await session.imagine(
                 wish.text, wish.options, wish.negative_text, wish.init, wish.mask, wish.enhance
             )
-        await imagine_once(session, drawing, wish.text, out, as_json)
+        await imagine_once(session, drawing, name, out, as_json)
 
 
 def _options(given: dict[str, int | float | str | None]) -> ImageOptions:
     """What was asked for, refused with the flag that is wrong."""
     width_px, height_px = _size(given["size"])
-    if given["steps"] is not None and given["steps"] == 0:
-        raise InvalidRequestError(f"--steps must be between 1 and {MAX_STEPS}, not 0.")
+    if given["steps"] is not None and not 1 <= int(given["steps"]) <= MAX_STEPS:  # 0 is the engine's word for its own
+        raise InvalidRequestError(f"--steps must be between 1 and {MAX_STEPS}, not {given['steps']}.")
     for name in ("seed", "variation_seed"):
         seed = given[name]
         if seed is not None and not 0 <= int(seed) <= _LARGEST_SEED:

@@ -23,6 +23,7 @@ from bots.terminal.drawing import Drawing
 from workers import keys
 from workers.client import CancelOutcome
 from workers.contract import ChatOptions, ImageOptions, ReplyTo
+from workers.usage import Usage
 
 FRONT_END = "terminal"
 
@@ -178,6 +179,10 @@ class Session:
     async def stop(self, watched: Answer | Drawing) -> CancelOutcome:
         """Stop an answer or drawing, queued or running."""
         return await self._service.stop(watched.job_id, self._asker.user)
+
+    async def usage(self) -> Usage:
+        """What this person and their tenant have used today and this month, in all conversations."""
+        return await self._client.usage(self._asker.tenant, self._asker.user)
 
     async def set_persona(self, persona: str | None) -> None:
         """Give this conversation its own system text, or the configured one again."""

@@ -174,7 +174,7 @@ def load_embedded(
             "or train the embedded one: python -m generation.learning.training cpu"
         )
     try:
-        parts: Any = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True}
+        parts: Any = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
         autoencoder = PatchAutoencoder.from_pretrained(directory / "vae", **parts)
         denoiser = TokenDenoiser.from_pretrained(directory / "transformer", **parts)
         schedulers: Any = diffusers.FlowMatchEulerDiscreteScheduler

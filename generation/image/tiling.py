@@ -22,7 +22,7 @@ class TileShape:
     """How pictures are cut.
 
     Args:
-        side: Longest of a square tile, in units of the source. A picture of no more units than that is one tile, of any shape.
+        side: Longest side of a tile, in units of the source; a picture of no more than its square is one tile.
         overlap: What neighbours share, in the same units; even.
         batch_area: Most units of one pass; one tile is always possible.
         blend: Whether neighbours fade into each other; else each is cut in the middle of what they share.

@@ -34,8 +34,8 @@ _NEEDED_BYTES = 60_000_000
 #: Half of what tiles share. Farther away than this, what one pixel adds to another cannot be seen.
 _HALO_PX = 12
 #: Side of a tile and pixels of a pass by kind of device: 0.2 s at most on two CPU cores.
-_TILE_PX = {"cpu": 128, "cuda": 512}
-_BATCH_PIXELS = {"cpu": 128 * 128, "cuda": 4 * 512 * 512}
+_TILE_PX = {"cpu": 144, "cuda": 512}
+_BATCH_PIXELS = {"cpu": 144 * 144, "cuda": 4 * 512 * 512}
 
 
 class CompactNetwork(nn.Module):

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from bots import enhancement
 from bots.conversation import Conversations
@@ -215,10 +215,9 @@ class ChatService:
         prompt = enhancement.pending_prompt(event)
         if event.type == "cancelled":
             return Ended(event.model_copy(update={"job_id": prompt.job_id, "reply": prompt.reply}))
-        if event.type == "finished":
-            enhanced = replace(prompt, text=enhancement.with_details(prompt.text, answer))
-            if not any(rule(enhanced) for rule in self._rules):
-                prompt = enhanced
+        enhanced = enhancement.enhanced_prompt(event, answer)
+        if not any(rule(enhanced) for rule in self._rules):
+            prompt = enhanced
         try:
             await self._client.submit(image_request(prompt, self._timeout_s))
         except RefusedError as error:

@@ -52,6 +52,11 @@ class Prompt:
     reply: ReplyTo
     options: ChatOptions = field(default_factory=ChatOptions)
 
+    @property
+    def job_id(self) -> str:
+        """The id of the job that answers it."""
+        return f"{self.tenant}__{self.key}"
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -103,7 +108,7 @@ class ChatService:
             if refusal:
                 raise RefusedError(refusal.rule, math.inf, refusal.message)
         place = (prompt.tenant, prompt.conversation)
-        job_id = f"{prompt.tenant}__{prompt.key}"
+        job_id = prompt.job_id
         try:
             request = self._request(prompt, await self._conversations.messages(*place, job_id, prompt.text))
         except ValidationError as error:

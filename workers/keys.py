@@ -84,3 +84,13 @@ def conversation(tenant: str, name: str) -> str:
 def posted(front_end: str, job_id: str) -> str:
     """Which messages of a job a front-end has posted; expires days after the last change."""
     return f"{PREFIX}posted:{front_end}:{job_id}"
+
+
+def promises(front_end: str) -> str:
+    """Sorted set of jobs whose final message is still owed, by the end of their lease; emptied by delivery."""
+    return f"{PREFIX}promises:{front_end}"
+
+
+def promise(front_end: str, job_id: str) -> str:
+    """Where that message belongs and which process delivers it; deleted by delivery, expires in days without one."""
+    return f"{PREFIX}promise:{front_end}:{job_id}"

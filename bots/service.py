@@ -1,8 +1,8 @@
 """The one road of every front-end: rules, admission, enqueue, follow, record.
 
-A front-end makes a ``Prompt`` of what its platform sent, hands it to ``ask``, and shows what ``follow`` tells until the
-terminal event. ``follow`` can be called again for the same job by any process at any time, for example after a restart:
-it tells the whole answer again, and the conversation records it once.
+A front-end makes a ``Prompt`` or an ``ImagePrompt`` of what its platform sent, hands it to ``ask`` or ``imagine``, and
+shows what ``follow`` tells until the terminal event. ``follow`` can be called again for the same job by any process at
+any time, for example after a restart: it tells the whole answer again, and the conversation records it once.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from pydantic import ValidationError
-
-from bots.conversation import CHARS_PER_TOKEN, Conversations
-from workers.client import CancelOutcome, Client, Ended, Restarted, Submitted, TextDelta, Update
-from workers.contract import ChatBody, ChatMessage, ChatOptions, Event, ReplyTo, Request, tenant_of
-from workers.errors import ContractError, RefusedError
+from bots import enhancement
+from bots.conversation import Conversations
+from bots.cost import chat_cost_gpu_s
+from bots.image_prompt import ImagePrompt, faults_in_words, image_request
+from workers.client import CancelOutcome, Client, Ended, Queued, Restarted, Submitted, TextDelta
+from workers.client import Update as QueueUpdate
+from workers.contract import ChatBody, ChatMessage, ChatOptions, Event, Failure, ReplyTo, Request, tenant_of
+from workers.errors import JobNotFoundError, RefusedError
 
 #: Handle field that says which conversation an answer belongs to.
 CONVERSATION = "conversation"
@@ -71,11 +73,25 @@ class Refusal:
     message: str
 
 
-Rule = Callable[[Prompt], Refusal | None]
+Rule = Callable[[Prompt | ImagePrompt], Refusal | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Enhanced:
+    """The chat model has added details to a short image prompt.
+
+    Args:
+        text: What is drawn.
+    """
+
+    text: str
+
+
+Update = QueueUpdate | Enhanced
 
 
 class ChatService:
-    """What front-ends call.
+    """What front-ends call, for answers and for pictures.
 
     Args:
         client: The queue.
@@ -103,17 +119,11 @@ class ChatService:
             ContractError: The prompt cannot be carried: it is far too long, or a name has forbidden characters.
             RedisUnavailableError: Redis is away.
         """
-        for rule in self._rules:
-            refusal = rule(prompt)
-            if refusal:
-                raise RefusedError(refusal.rule, math.inf, refusal.message)
+        self._apply_rules(prompt)
         place = (prompt.tenant, prompt.conversation)
         job_id = prompt.job_id
-        try:
+        with faults_in_words():
             request = self._request(prompt, await self._conversations.messages(*place, job_id, prompt.text))
-        except ValidationError as error:
-            fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            raise ContractError(f"The prompt's {fault['loc'][-1]} is not accepted: {fault['msg']}.") from None
         # Before it is enqueued: an answer may come at once, and it is recorded beside its question or not at all.
         await self._conversations.ask(*place, job_id, prompt.text)
         try:
@@ -122,13 +132,41 @@ class ChatService:
             await self._conversations.drop(*place, job_id)
             raise
 
+    async def imagine(self, prompt: ImagePrompt) -> Submitted:
+        """Take an image prompt on its way to a worker; the same key again finds the job that exists.
+
+        With ``enhance`` the chat model is asked first, by a job of its own; whoever follows then sees to the pictures,
+        so nothing is to be waited for here.
+
+        Returns:
+            The job to follow.
+
+        Raises:
+            RefusedError: A rule or a limit says no; it carries the reason and when to come back.
+            ContractError: The prompt cannot be carried: it is far too long, or a name has forbidden characters.
+            RedisUnavailableError: Redis is away.
+        """
+        self._apply_rules(prompt)
+        request = image_request(prompt, self._timeout_s)
+        if not enhancement.wanted(prompt) or await self._client.known(prompt.job_id):
+            return await self._client.submit(request)
+        submitted = await self._client.submit(enhancement.enhancement_request(prompt, self._timeout_s))
+        return Submitted(prompt.job_id, submitted.duplicate)
+
     async def follow(self, job_id: str) -> AsyncIterator[Update]:
-        """Tell a job's position, text and end, and record the answer in its conversation before telling the end.
+        """Tell a job's position, text or pictures, and end; an answer is recorded in its conversation before its end.
+
+        An image prompt that is to be enhanced is first followed through that: its place in the chat queue, then
+        ``Enhanced``, then the pictures. Should enhancing fail, the pictures are drawn from what was written.
 
         Raises:
             JobNotFoundError: No such job, or its answer has expired.
             RedisUnavailableError: Redis stayed away.
         """
+        async for update in self._follow_enhancement(job_id):
+            yield update
+            if isinstance(update, Ended):
+                return
         text: list[str] = []
         async for update in self._client.follow(job_id):
             match update:
@@ -142,7 +180,55 @@ class ChatService:
 
     async def stop(self, job_id: str, user: str, moderator: bool = False) -> CancelOutcome:
         """Stop a job, queued or running; arguments and errors are those of ``Client.cancel``."""
-        return await self._client.cancel(job_id, user, moderator)
+        try:
+            return await self._client.cancel(job_id, user, moderator)
+        except JobNotFoundError:
+            return await self._client.cancel(enhancement.enhancement_id(job_id), user, moderator)
+
+    async def _follow_enhancement(self, job_id: str) -> AsyncIterator[Update]:
+        """Follow the chat job that adds details to an image prompt, if there is one, and then submit the pictures.
+
+        Yields:
+            The place in the queue, and what will be drawn; ``Ended`` only if there will be no pictures.
+        """
+        enhancing_id = enhancement.enhancement_id(job_id)
+        if not await self._client.known(enhancing_id):
+            return
+        text: list[str] = []
+        async for update in self._client.follow(enhancing_id):
+            match update:
+                case TextDelta(piece):
+                    text.append(piece)
+                case Restarted():
+                    text.clear()
+                case Queued():
+                    yield update
+                case Ended(event):
+                    yield await self._draw(event, "".join(text))
+
+    async def _draw(self, event: Event, answer: str) -> Update:
+        """Submit the pictures of a prompt whose enhancement has ended, once however often this is called."""
+        prompt = enhancement.pending_prompt(event)
+        if event.type == "cancelled":
+            return Ended(event.model_copy(update={"job_id": prompt.job_id, "reply": prompt.reply}))
+        if event.type == "finished":
+            enhanced = replace(prompt, text=enhancement.with_details(prompt.text, answer))
+            if not any(rule(enhanced) for rule in self._rules):
+                prompt = enhanced
+        try:
+            await self._client.submit(image_request(prompt, self._timeout_s))
+        except RefusedError as error:
+            retry_after_s = error.retry_after_s if math.isfinite(error.retry_after_s) else None
+            failure = Failure(code=error.code, message=str(error), retry_after_s=retry_after_s)
+            reply, now_s = prompt.reply, time.time()
+            return Ended(Event(type="refused", job_id=prompt.job_id, reply=reply, at_s=now_s, failure=failure))
+        return Enhanced(prompt.text)
+
+    def _apply_rules(self, prompt: Prompt | ImagePrompt) -> None:
+        for rule in self._rules:
+            refusal = rule(prompt)
+            if refusal:
+                raise RefusedError(refusal.rule, math.inf, refusal.message)
 
     async def _record(self, event: Event, text: str) -> None:
         name = event.reply.handle.get(CONVERSATION)
@@ -166,30 +252,7 @@ class ChatService:
             idempotency_key=prompt.key,
             reply=prompt.reply.model_copy(update={"handle": handle}),
             body=ChatBody(messages=messages, options=prompt.options),
-            cost_gpu_s=estimated_cost_gpu_s(messages, prompt.options.max_new_tokens),
+            cost_gpu_s=chat_cost_gpu_s(messages, prompt.options.max_new_tokens),
             timeout_s=self._timeout_s,
             created_at_s=time.time(),
         )
-
-
-#: Of one share of a running batch, on the embedded model's usual machine. Only their ratio matters for fairness: the
-#: worker replaces every estimate by what it measured.
-_PREFILL_GPU_S_PER_TOKEN = 0.001
-_DECODE_GPU_S_PER_TOKEN = 0.01
-_LEAST_COST_GPU_S = 0.01
-_LARGEST_COST_GPU_S = 86_400.0
-
-
-def estimated_cost_gpu_s(messages: Sequence[ChatMessage], max_new_tokens: int) -> float:
-    """What a request will take if its answer is half as long as it may be.
-
-    Args:
-        messages: What the model is shown.
-        max_new_tokens: Longest answer.
-
-    Returns:
-        GPU-seconds, above 0.
-    """
-    prompt_tokens = sum(len(message.content) for message in messages) / CHARS_PER_TOKEN
-    cost_gpu_s = prompt_tokens * _PREFILL_GPU_S_PER_TOKEN + max_new_tokens / 2 * _DECODE_GPU_S_PER_TOKEN
-    return min(max(cost_gpu_s, _LEAST_COST_GPU_S), _LARGEST_COST_GPU_S)

@@ -19,8 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from generation.data_dir import default_data_dir
+from workers.contract import Kind
 from workers.errors import SettingsError
-from workers.settings import ChatModelSettings, LimitSettings, RedisSettings, WorkerSettings
+from workers.settings import (
+    ArtifactSettings,
+    ChatModelSettings,
+    ImageModelSettings,
+    LimitSettings,
+    Rate,
+    RedisSettings,
+    WorkerSettings,
+)
 
 PREFIX = "PALAVER_"
 #: Variables with our prefix that steer the reading of settings and are none themselves.
@@ -35,6 +44,18 @@ class AllLimits(_Section):
     """Rate limits by kind of request."""
 
     chat: LimitSettings = LimitSettings()
+    image: LimitSettings = LimitSettings(
+        tenant=Rate(per_minute=60, burst=30),
+        channel=Rate(per_minute=30, burst=15),
+        user=Rate(per_minute=10, burst=6),
+        tenant_in_flight=16,
+        user_in_flight=4,
+    )
+
+    @property
+    def by_kind(self) -> dict[Kind, LimitSettings]:
+        """The same, to be looked up."""
+        return {"chat": self.chat, "image": self.image}
 
 
 class ConversationSettings(_Section):
@@ -71,6 +92,8 @@ class Settings(BaseSettings):
     limits: AllLimits = AllLimits()
     worker: WorkerSettings = WorkerSettings()
     chat: ChatModelSettings = ChatModelSettings()
+    image: ImageModelSettings = ImageModelSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
     conversation: ConversationSettings = ConversationSettings()
 
     @classmethod

@@ -10,6 +10,7 @@
     +-- BackendError             a remote engine failed
     |   +-- BackendUnavailableError   it cannot be reached or answered 5xx
     +-- OutOfMemoryError         one request does not fit, even alone
+    +-- DeadlineExceededError    the request was not done in the time it had
 
 Messages are written for the person who can act on them and never contain prompts, answers or secrets.
 """
@@ -101,3 +102,10 @@ class OutOfMemoryError(GenerationError):
     """One request does not fit into memory, even alone."""
 
     code = "out_of_memory"
+
+
+class DeadlineExceededError(GenerationError):
+    """The request was not done in the time it had."""
+
+    code = "deadline_exceeded"
+    retryable = True

@@ -70,3 +70,11 @@ def set_threads(threads: int) -> int:
     if threads or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads or devices.physical_cores())
     return torch.get_num_threads()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; on a CPU torch has no class of its own for that."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)

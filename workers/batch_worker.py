@@ -13,6 +13,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,12 +27,13 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, WorkerStatus
 
 from workers import keys
+from workers.artifacts import ArtifactStore
 from workers.engine_handle import EngineHandle
 from workers.engine_process import EngineSpec
 from workers.fair_queue import FairQueue
 from workers.orders import Orders
 from workers.outbox import OutboxJob
-from workers.settings import WorkerSettings
+from workers.settings import ArtifactSettings, WorkerSettings
 from workers.worker_loop import WorkerLoop
 
 log = logging.getLogger("palaver.worker")
@@ -49,18 +51,25 @@ class BatchWorker(BaseWorker):
         spec: Which engine.
         settings: Leases, patience, limits.
         name: Unique among running workers; random if None.
+        artifacts: Where pictures lie; by default in Redis.
     """
 
     queue_class = FairQueue
     job_class = OutboxJob
 
     def __init__(
-        self, queue: FairQueue, spec: EngineSpec, settings: WorkerSettings | None = None, name: str | None = None
+        self,
+        queue: FairQueue,
+        spec: EngineSpec,
+        settings: WorkerSettings | None = None,
+        name: str | None = None,
+        artifacts: ArtifactStore | None = None,
     ) -> None:
         super().__init__([queue], name=name, connection=queue.connection, serializer=JSONSerializer)
         self.log = log
         self._settings = settings or WorkerSettings()
         self._queue = queue
+        self._artifacts = artifacts or ArtifactStore(self.connection, ArtifactSettings(), Path())
         self._orders = Orders()
         self.engine = EngineHandle(spec, silence_s=self._settings.engine_silence_s)
         self._loop: WorkerLoop | None = None
@@ -81,7 +90,9 @@ class BatchWorker(BaseWorker):
         """
         if positional or options:
             raise TypeError("A batch worker's work() knows no option but burst.")
-        self._loop = WorkerLoop(self._queue, self.engine, self._settings, self._orders, self.name, self.key, self._beat)
+        self._loop = WorkerLoop(
+            self._queue, self.engine, self._settings, self._orders, self.name, self.key, self._beat, self._artifacts
+        )
         self.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
         self.subscribe()  # type: ignore[no-untyped-call]  # rq leaves it untyped
         self._install_signal_handlers()

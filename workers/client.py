@@ -7,9 +7,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import redis
 import redis.asyncio
@@ -22,16 +23,34 @@ from rq.utils import as_text
 
 from workers import keys, redis_connection
 from workers.admission import RECORD_TTL_S, Duplicate, Limit, admit, refund
-from workers.contract import Request, encode
+from workers.artifacts import Artifact, ArtifactStore, media_type_of, upload_id
+from workers.contract import Kind, Request, encode
 from workers.doorbell import Doorbell, ring
-from workers.errors import JobNotFoundError, NotAllowedError, RedisUnavailableError, RefusedError
+from workers.errors import (
+    ArtifactError,
+    ArtifactNotFoundError,
+    JobNotFoundError,
+    NotAllowedError,
+    RedisUnavailableError,
+    RefusedError,
+)
 from workers.fair_queue import FairQueue
-from workers.follower import Ended, Follower, Queued, Restarted, TextDelta, Update
+from workers.follower import Ended, Follower, ImageProgress, Queued, Restarted, TextDelta, Update
 from workers.outbox import OutboxJob
 from workers.position import Position, position
-from workers.settings import LimitSettings, Rate, WorkerSettings
+from workers.settings import ArtifactSettings, LimitSettings, Rate, WorkerSettings
 
-__all__ = ["CancelOutcome", "Client", "Ended", "Queued", "Restarted", "Submitted", "TextDelta", "Update"]
+__all__ = [
+    "CancelOutcome",
+    "Client",
+    "Ended",
+    "ImageProgress",
+    "Queued",
+    "Restarted",
+    "Submitted",
+    "TextDelta",
+    "Update",
+]
 
 #: ``cancelled``: it was queued and never runs. ``stopping``: it runs, its worker was told. ``ended``: too late.
 CancelOutcome = Literal["cancelled", "stopping", "ended"]
@@ -73,27 +92,35 @@ class Client:
     Args:
         connection: Client for asyncio, returning bytes.
         sync_connection: Client of the same server for rq, which is synchronous.
-        limits: Rates that requests are held to.
+        limits: Rates that requests are held to, for each kind or for all of them.
         worker: Attempts and times of life that jobs are given.
         outage_s: How long Redis may be away before a follower gives up.
+        artifacts: Where pictures lie; by default in Redis.
     """
 
     def __init__(
         self,
         connection: redis.asyncio.Redis,
         sync_connection: redis.Redis,
-        limits: LimitSettings,
+        limits: LimitSettings | Mapping[Kind, LimitSettings],
         worker: WorkerSettings,
         outage_s: float = 120.0,
+        artifacts: ArtifactStore | None = None,
     ) -> None:
         self._redis = connection
         self._sync = sync_connection
-        self._limits = limits
+        self._limits = limits if isinstance(limits, Mapping) else dict.fromkeys(get_args(Kind), limits)
         self._worker = worker
         self._outage_s = outage_s
+        self._artifacts = artifacts or ArtifactStore(sync_connection, ArtifactSettings(), Path())
         self._doorbell = Doorbell(connection)
         self._run_id = ""
         self._submissions: dict[str, _Submission] = {}
+
+    @property
+    def connection(self) -> redis.asyncio.Redis:
+        """Its asyncio client, for whatever else a front-end keeps in Redis."""
+        return self._redis
 
     async def __aenter__(self) -> Client:
         return self
@@ -167,6 +194,82 @@ class Client:
         """
         return Follower(self._redis, self._doorbell, job_id, self._outage_s, self._restore).updates()
 
+    async def known(self, job_id: str) -> bool:
+        """Whether a job exists, waits, runs or has ended lately.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return bool(await self._redis.exists(Job.key_for(job_id), keys.live(job_id)))
+
+    # Pictures
+
+    async def artifact(self, artifact_id: str) -> bytes:
+        """The bytes of a finished picture, or of one that was sent.
+
+        Raises:
+            ArtifactNotFoundError: It has expired, or was deleted.
+            ArtifactStoreError: The store of pictures failed.
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return (await asyncio.to_thread(self._artifacts.get, artifact_id)).data
+
+    async def put_artifact(self, data: bytes, media_type: str | None = None, *, tenant: str, user: str) -> str:
+        """Store a picture to begin from; the same picture of the same person again gets the same id.
+
+        Args:
+            data: Encoded: PNG, JPEG or WebP.
+            media_type: What it is said to be; None believes the bytes.
+            tenant: Whose; only jobs of this tenant may use it.
+            user: Who may delete it.
+
+        Returns:
+            Its id, for ``ImageBody.init_image`` or ``mask_image``.
+
+        Raises:
+            ArtifactError: It is too large, or not the picture that it is said to be.
+            ArtifactStoreError: The store of pictures failed.
+            RedisUnavailableError: Redis is away.
+        """
+        found = media_type_of(data)
+        if media_type is not None and found != media_type.partition(";")[0].strip().lower().replace("jpg", "jpeg"):
+            raise ArtifactError(f"The picture is said to be {media_type[:40]}, but its bytes are {found}.")
+        artifact_id = upload_id(data, tenant, user)
+        with redis_connection.mapped_errors(self._redis):
+            await asyncio.to_thread(self._artifacts.put, artifact_id, Artifact(data, found, tenant, user))
+        return artifact_id
+
+    async def delete_artifact(self, artifact_id: str, *, tenant: str, user: str, moderator: bool = False) -> bool:
+        """Delete a picture for good; one that is gone already is no error.
+
+        Args:
+            artifact_id: Which.
+            tenant: On whose behalf.
+            user: Who wants it deleted.
+            moderator: Whether that user may delete others' pictures of the tenant.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            NotAllowedError: It is somebody else's.
+            ArtifactStoreError: The store of pictures failed.
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return await asyncio.to_thread(self._delete_artifact, artifact_id, tenant, user, moderator)
+
+    def _delete_artifact(self, artifact_id: str, tenant: str, user: str, moderator: bool) -> bool:
+        try:
+            owner = self._artifacts.owner(artifact_id)
+        except ArtifactNotFoundError:
+            return False
+        if owner[0] != tenant or (owner[1] != user and not moderator):
+            raise NotAllowedError("Only the person who asked for this picture, or a moderator, can delete it.")
+        return self._artifacts.delete(artifact_id)
+
     async def _remember(self, request: Request) -> None:
         """Keep a request until it is certainly on Redis' disk."""
         now_s = time.monotonic()
@@ -199,10 +302,11 @@ class Client:
         return str((await self._redis.info("server"))["run_id"])
 
     def _limits_of(self, request: Request) -> list[Limit]:
+        limits = self._limits[request.kind]
         scopes: tuple[tuple[str, str, Rate], ...] = (
-            ("tenant", request.tenant, self._limits.tenant),
-            ("channel", f"{request.tenant}:{request.channel}", self._limits.channel),
-            ("user", f"{request.platform}:{request.user}", self._limits.user),
+            ("tenant", request.tenant, limits.tenant),
+            ("channel", f"{request.tenant}:{request.channel}", limits.channel),
+            ("user", f"{request.platform}:{request.user}", limits.user),
         )
         return [
             Limit(

@@ -3,7 +3,8 @@
 It is started by ``engine_handle`` as ``python -m workers.engine_process``, one for each worker, so that a crash in
 native code takes down no bookkeeping and the model never shares the interpreter with it. Messages to it::
 
-    ["submit", id, body, deadline_s]    take a request into the batch; body is that of ``contract.Request``
+    ["submit", id, body, deadline_s]    take a request into the batch; body is that of ``contract.Request``, but with
+                                        the pictures of an image body themselves, in base64
     ["cancel", id]                      forget it
     ["ping", number]                    answered by ["pong", number] between two steps
     ["stop"]                            release the device and exit
@@ -29,7 +30,7 @@ import os
 import signal
 import socket
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,8 @@ from generation.types import (
     EngineRequest,
     Failed,
     Finished,
+    ImageRequest,
+    ImageSampling,
     Message,
     Picture,
     Progress,
@@ -86,8 +89,26 @@ def chat_request(request_id: str, body: dict[str, Any], deadline_s: float | None
     return ChatRequest(request_id, messages, Sampling(**options), deadline_s)
 
 
+def image_request(request_id: str, body: dict[str, Any], deadline_s: float | None) -> ImageRequest:
+    """The engine's form of a ``contract.ImageBody`` that carries its pictures."""
+    init, mask = (body.get(name) and b64decode(body[name], validate=True) for name in ("init_image", "mask_image"))
+    return ImageRequest(
+        request_id,
+        prompt=body.get("prompt", ""),
+        negative_prompt=body.get("negative_prompt", ""),
+        sampling=ImageSampling(**body.get("options", {})),
+        task=body.get("task", "generate"),
+        init_image=init,
+        mask_image=mask,
+        deadline_s=deadline_s,
+    )
+
+
 #: Which requests an engine is ever given, by the kind their body names.
-REQUESTS: dict[str, Callable[[str, dict[str, Any], float | None], EngineRequest]] = {"chat": chat_request}
+REQUESTS: dict[str, Callable[[str, dict[str, Any], float | None], EngineRequest]] = {
+    "chat": chat_request,
+    "image": image_request,
+}
 
 
 class EngineLoop:

@@ -4,7 +4,10 @@
     +-- ContractError             a payload is malformed or of an unknown version
     +-- RefusedError              admission says no: which limit, and when to come back
     +-- JobNotFoundError          no such job, or it has expired
-    +-- NotAllowedError           somebody else's job
+    +-- NotAllowedError           somebody else's job or picture
+    +-- ArtifactError             a picture cannot be taken as it is
+    |   +-- ArtifactNotFoundError it was never stored, was deleted, or has expired
+    +-- ArtifactStoreError        the store of pictures failed
     +-- RedisError
     |   +-- RedisUnavailableError cannot be reached, or stopped answering
     |   +-- RedisUnsuitableError  too old, evicting, read-only or without persistence where it is required
@@ -61,10 +64,31 @@ class JobNotFoundError(WorkersError):
 
 
 class NotAllowedError(WorkersError):
-    """The job belongs to somebody else."""
+    """The job or picture belongs to somebody else."""
 
     code = "not_allowed"
     exit_code = 77
+
+
+class ArtifactError(WorkersError):
+    """A picture cannot be taken as it is."""
+
+    code = "bad_picture"
+    exit_code = 65
+
+
+class ArtifactNotFoundError(ArtifactError):
+    """A picture was never stored, was deleted, or has expired."""
+
+    code = "picture_expired"
+    exit_code = 66
+
+
+class ArtifactStoreError(WorkersError):
+    """The store of pictures failed."""
+
+    code = "artifact_store"
+    exit_code = 74
 
 
 class RedisError(WorkersError):

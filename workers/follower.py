@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import redis
@@ -17,6 +17,7 @@ from workers.contract import Event, decode_event
 from workers.doorbell import Doorbell, Listener
 from workers.errors import JobNotFoundError
 from workers.position import position
+from workers.progress import FIELDS as PROGRESS_FIELDS
 from workers.redis_connection import describe_outage
 from workers.results import TextDecoder
 
@@ -50,8 +51,24 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageProgress:
+    """How far the pictures are; steps that nobody would see are left out.
+
+    Args:
+        step: Denoising steps done, from 1.
+        total_steps: Of all.
+        preview: All of the job's pictures as they look now, in one small encoded picture; None if the last one told
+            is still the newest.
+    """
+
+    step: int
+    total_steps: int
+    preview: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Restarted:
-    """The job begins anew: all text so far is void."""
+    """The job begins anew: all text and previews so far are void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,17 @@ class Ended:
     event: Event
 
 
-Update = Queued | TextDelta | Restarted | Ended
+Update = Queued | TextDelta | ImageProgress | Restarted | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """What Redis says about an execution's pictures at one moment."""
+
+    step: int
+    total_steps: int
+    preview_number: int
+    preview: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +101,7 @@ class _Snapshot:
     waiting: bool
     final: bytes | None
     text: bytes
+    progress: _Progress | None = None
 
 
 class Follower:
@@ -102,7 +130,9 @@ class Follower:
         self._restore = restore
         self._execution_id = ""
         self._decoder = TextDecoder()
-        self._told_text = False
+        self._told_something = False
+        self._told_progress: _Progress | None = None
+        self._kind = ""
         self._told_position: Queued | None = None
         self._next_position_s = 0.0
 
@@ -123,8 +153,11 @@ class Follower:
                 final = snapshot.final is not None
                 text = self._decoder.feed(snapshot.text, final)
                 if text:
-                    self._told_text = True
+                    self._told_something = True
                     yield TextDelta(text)
+                progress = self._news(snapshot.progress)
+                if progress is not None:
+                    yield progress
                 if snapshot.final is not None:
                     yield Ended(self._complete(decode_event(snapshot.final)))
                     return
@@ -136,12 +169,23 @@ class Follower:
                 await listener.wait(_POLL_S)
 
     def _turn_to(self, execution_id: str, listener: Listener) -> bool:
-        """Read another execution from its start; returns whether text that was told is void by that."""
+        """Read another execution from its start; returns whether what was told is void by that."""
         listener.ids = {self._job_id, execution_id}
         self._execution_id = execution_id
         self._decoder = TextDecoder()
-        void, self._told_text = self._told_text, False
+        void, self._told_something = self._told_something, False
+        self._told_progress = None
         return void
+
+    def _news(self, progress: _Progress | None) -> ImageProgress | None:
+        """What is new about the pictures."""
+        told, self._told_progress = self._told_progress, progress
+        if progress is None or progress == told:
+            return None
+        self._told_something = True
+        seen = told.preview_number if told else 0
+        preview = progress.preview if progress.preview_number > seen else None
+        return ImageProgress(progress.step, progress.total_steps, preview)
 
     def _complete(self, event: Event) -> Event:
         if event.type == "finished" and self._decoder.offset_bytes < event.text_bytes:
@@ -170,14 +214,18 @@ class Follower:
             pipeline.hmget(keys.live(self._job_id), "execution_id", "final")
             pipeline.hmget(Job.key_for(self._job_id), "status", "origin")
             pipeline.getrange(keys.text(self._execution_id), self._decoder.offset_bytes, -1)
-            (execution, final), (status, origin), text = await pipeline.execute()
+            if self._kind == "image":
+                pipeline.hmget(keys.image_progress(self._execution_id), *PROGRESS_FIELDS)
+            (execution, final), (status, origin), text, *progress = await pipeline.execute()
+        self._kind = self._kind or (origin or b"").decode()
         return _Snapshot(
             exists=status is not None,
-            kind=(origin or b"").decode(),
+            kind=self._kind,
             execution_id=(execution or b"").decode(),
             waiting=status in (b"queued", b"scheduled", b"deferred"),
             final=final,
             text=text,
+            progress=_progress(progress[0]) if progress else None,
         )
 
     async def _position(self, snapshot: _Snapshot) -> Queued | None:
@@ -194,3 +242,10 @@ class Follower:
             return None
         self._told_position = queued
         return queued
+
+
+def _progress(fields: Sequence[bytes | None]) -> _Progress | None:
+    step, total_steps, preview_number, preview = fields
+    if step is None or total_steps is None:
+        return None
+    return _Progress(int(step), int(total_steps), int(preview_number or 0), preview)

@@ -27,7 +27,7 @@ from workers.settlement import Broken, Ended, Outcome, Stopped
 log = logging.getLogger("palaver.worker")
 
 #: Functions that jobs may name; nothing is ever imported by a name from a payload.
-JOB_FUNCTIONS = frozenset({"palaver.chat"})
+JOB_FUNCTIONS = frozenset({"palaver.chat", "palaver.image"})
 _WATCH_ATTEMPTS = 5
 
 
@@ -170,8 +170,8 @@ def _ends_at_once(slot: Slot) -> Outcome | None:
     if slot.cancelled:
         return Stopped()
     try:
-        known = slot.job.func_name in JOB_FUNCTIONS
-        _ = slot.job.request
+        kind = slot.job.request.kind
+        known = slot.job.func_name in JOB_FUNCTIONS and slot.job.func_name == f"palaver.{kind}"
     except ContractError as error:
         reason = str(error)
     except DeserializationError:

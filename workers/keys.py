@@ -36,6 +36,26 @@ def text(execution_id: str) -> str:
     return f"{PREFIX}text:{execution_id}"
 
 
+def image_progress(execution_id: str) -> str:
+    """Hash of an execution's denoising steps and its newest preview, overwritten; expires minutes after the last."""
+    return f"{PREFIX}image_progress:{execution_id}"
+
+
+def artifact(artifact_id: str) -> str:
+    """Hash of one stored picture: its owner, and its bytes where Redis keeps them; expires, deletable at once."""
+    return f"{PREFIX}artifact:{artifact_id}"
+
+
+def artifact_index() -> str:
+    """Sorted set of the pictures whose bytes Redis keeps, by expiry; bounded by their size in all."""
+    return f"{PREFIX}artifacts"
+
+
+def artifact_bytes() -> str:
+    """Size in all of the pictures whose bytes Redis keeps; expires with the last of them."""
+    return f"{PREFIX}artifact_bytes"
+
+
 def live(job_id: str) -> str:
     """Hash of a job's current execution and, once it has ended, its terminal event; expires with the result."""
     return f"{PREFIX}live:{job_id}"

@@ -20,6 +20,8 @@ from rq.serializers import JSONSerializer
 from rq.utils import as_text, now
 
 from workers import keys
+from workers.artifacts import ArtifactStore
+from workers.errors import ArtifactStoreError
 from workers.fair_queue import FairQueue
 from workers.outbox import LIVE_TTL_S, OutboxJob
 
@@ -29,6 +31,8 @@ log = logging.getLogger("palaver.maintenance")
 ENDS_AT_ONCE = 500
 #: A worker that has reported nothing for this long is gone.
 WORKER_SILENT_S = 60.0
+#: A picture is deleted at most this much after its time.
+SWEEP_EVERY_S = 600.0
 
 
 class Maintenance:
@@ -36,10 +40,13 @@ class Maintenance:
 
     Args:
         queue: Which one.
+        artifacts: Whose pictures are deleted when their time is over.
     """
 
-    def __init__(self, queue: FairQueue) -> None:
+    def __init__(self, queue: FairQueue, artifacts: ArtifactStore | None = None) -> None:
         self._queue = queue
+        self._artifacts = artifacts
+        self._sweep_at_s = 0.0
         self._redis: redis.Redis = queue.connection
 
     def tick(self) -> bool:
@@ -60,6 +67,7 @@ class Maintenance:
             self._report_ends()
             self._forget_cancelled()
             self._forget_workers()
+            self._sweep_artifacts()
         finally:
             self._queue.release_maintenance_lock()  # type: ignore[no-untyped-call]  # rq leaves it untyped
         return True
@@ -101,6 +109,17 @@ class Maintenance:
         """Drop old ids of cancelled jobs, which rq keeps for ever."""
         registry = CanceledJobRegistry(self._queue.name, self._redis)
         self._redis.zremrangebyscore(registry.key, "-inf", time.time() - LIVE_TTL_S)
+
+    def _sweep_artifacts(self) -> None:
+        if self._artifacts is None or time.monotonic() < self._sweep_at_s:
+            return
+        self._sweep_at_s = time.monotonic() + SWEEP_EVERY_S
+        try:
+            removed = self._artifacts.sweep()
+        except ArtifactStoreError as error:
+            log.warning("Old pictures stay for now: %s", error)
+        else:
+            log.info("Deleted %d pictures whose time is over.", removed)
 
     def _forget_workers(self) -> None:
         now_s = time.time()

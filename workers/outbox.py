@@ -24,6 +24,7 @@ from rq.utils import now, utcformat
 
 from workers import keys, scripts
 from workers.contract import (
+    ArtifactRef,
     Event,
     EventType,
     Failure,
@@ -42,8 +43,8 @@ _ABANDONED = Failure(
     code="abandoned",
     message="The worker that was answering disappeared and no attempts are left. Please ask again.",
 )
-#: Where the events of jobs go that no front-end has sent: nowhere.
-_NOBODY = ReplyTo(front_end="-")
+#: Where the events of jobs go that no front-end reads, or has sent: nowhere. Whoever follows such a job still sees it.
+NOBODY = ReplyTo(front_end="-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Ending:
 
     Args:
         text_bytes: Length of the UTF-8 text written, the whole answer if it finished.
+        images: Its pictures, all of them stored.
         finish_reason: Why a complete answer ended.
         usage: What it took.
         failure: Why there is no complete answer.
@@ -59,6 +61,7 @@ class Ending:
     """
 
     text_bytes: int = 0
+    images: tuple[ArtifactRef, ...] = ()
     finish_reason: Literal["stop", "length", "deadline"] | None = None
     usage: UsageReport | None = None
     failure: Failure | None = None
@@ -279,20 +282,21 @@ class OutboxJob(Job):
 
     def _tell(self, pipeline: Pipeline, kind: EventType) -> None:
         reply = self.reply
-        self._write(pipeline, self._event(kind, reply or _NOBODY), told=reply is not None, ttl_s=LIVE_TTL_S)
+        self._write(pipeline, self._event(kind, reply or NOBODY), told=_is_read(reply), ttl_s=LIVE_TTL_S)
 
     def _end(self, pipeline: Pipeline, kind: EventType) -> None:
         reply, ending = self.reply, self.ending
-        event = self._event(kind, reply or _NOBODY).model_copy(
+        event = self._event(kind, reply or NOBODY).model_copy(
             update={
                 "text_bytes": ending.text_bytes,
+                "images": ending.images if kind == "finished" else (),
                 "finish_reason": ending.finish_reason if kind == "finished" else None,
                 "usage": ending.usage,
                 "failure": (ending.failure or _ABANDONED) if kind in ("failed", "refused") else None,
             }
         )
         ttl_s = max(self.get_result_ttl(LIVE_TTL_S), LIVE_TTL_S)
-        self._write(pipeline, event, told=reply is not None, ttl_s=ttl_s)
+        self._write(pipeline, event, told=_is_read(reply), ttl_s=ttl_s)
 
     def _write(self, pipeline: Pipeline, event: Event, *, told: bool, ttl_s: int) -> None:
         arguments: list[scripts.Argument] = [encode(event), event.type, int(event.terminal)]
@@ -300,3 +304,7 @@ class OutboxJob(Job):
         arguments += [int(told), EVENTS_KEPT, keys.EVENTS_TTL_S, keys.doorbell(self.origin), self.id]
         stream = keys.events(event.reply.front_end)
         scripts.load("event").queue(pipeline, [keys.live(self.id), stream], arguments)
+
+
+def _is_read(reply: ReplyTo | None) -> bool:
+    return reply is not None and reply.front_end != NOBODY.front_end

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 
 class _Section(BaseModel):
@@ -79,6 +79,68 @@ class ChatModelSettings(_Section):
     api_base_url: str | None = None
     api_key: SecretStr | None = None
     api_timeout_s: float = Field(default=120.0, gt=0)
+
+
+class ImageModelSettings(_Section):
+    """Which image model a worker runs, and how. Passed to ``generation.image.factory.build`` as plain JSON.
+
+    Attributes:
+        model: ``palaver-icons`` (the embedded model), catalogue name, hub id (``org/name`` or ``org/name@revision``) or
+            directory in diffusers' layout.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``auto`` takes float32 for the embedded model, and for others bf16 only where the device computes in it.
+        rows: Most pictures denoised at once; 0 derives it from device and free memory.
+        memory_share: Share of the device's free memory this engine may take. A chat engine on the same device takes
+            its own share of what is free when it starts.
+        threads: CPU threads; 0 takes the number of physical cores this process may use.
+        preview_px: Longer side of a preview.
+        loras: LoRA files (safetensors), each ``path`` or ``path:scale``.
+        allow_pickle: Whether weights other than safetensors may be loaded.
+    """
+
+    model: str = Field(default="palaver-icons", min_length=1)
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    rows: int = Field(default=0, ge=0, le=256)
+    memory_share: float = Field(default=0.5, gt=0, le=1)
+    threads: int = Field(default=0, ge=0)
+    preview_px: int = Field(default=256, ge=32, le=1024)
+    loras: tuple[str, ...] = ()
+    allow_pickle: bool = False
+
+
+class ArtifactSettings(_Section):
+    """Where pictures are kept between a worker and the front-ends; the same for all of them.
+
+    Attributes:
+        store: ``redis`` keeps them beside the queue, ``disk`` in the data directory, for one machine, ``s3`` in a
+            bucket.
+        ttl_s: How long a picture can be had.
+        max_bytes: Largest picture.
+        redis_total_bytes: With ``redis``, size of all pictures; beyond it the oldest go first.
+        s3_bucket: With ``s3``, its name; the bucket must exist.
+        s3_prefix: What the names of all objects begin with.
+        s3_endpoint: URL of a server other than Amazon's.
+        s3_region: The bucket's.
+        s3_access_key_id: Without one, the machine's own role or environment is used.
+    """
+
+    store: Literal["redis", "disk", "s3"] = "redis"
+    ttl_s: int = Field(default=86_400, ge=60)
+    max_bytes: int = Field(default=32 * 2**20, ge=1024)
+    redis_total_bytes: int = Field(default=256 * 2**20, ge=1024)
+    s3_bucket: str = ""
+    s3_prefix: str = "palaver"
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> ArtifactSettings:
+        if self.store == "s3" and not self.s3_bucket:
+            raise ValueError("s3 needs s3_bucket")
+        return self
 
 
 class WorkerSettings(_Section):

@@ -18,10 +18,11 @@ from rq.utils import now
 
 from workers import keys, scripts
 from workers.admission import refund
-from workers.contract import Failure, UsageReport
+from workers.contract import ArtifactRef, Failure, UsageReport
 from workers.execution_slots import Slot
 from workers.fair_queue import FairQueue
 from workers.outbox import Ending
+from workers.pictures import Pictures
 from workers.results import TextWriter
 
 log = logging.getLogger("palaver.worker")
@@ -32,10 +33,17 @@ _WATCH_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer is complete; usage is that of ``generation.types.Usage``."""
+    """The answer is complete.
+
+    Args:
+        finish_reason: Why it ended.
+        usage: That of ``generation.types.Usage``.
+        images: Its pictures.
+    """
 
     finish_reason: Literal["stop", "length", "deadline"]
     usage: dict[str, Any]
+    images: tuple[ArtifactRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +100,21 @@ class Settlement:
         texts: Flushed before an end is visible.
         worker_name: For rq's records.
         worker_key: rq's hash of this worker, which counts its jobs.
+        pictures: Those of image jobs, which are stored before.
     """
 
-    def __init__(self, queue: FairQueue, texts: TextWriter, worker_name: str, worker_key: str) -> None:
+    def __init__(
+        self,
+        queue: FairQueue,
+        texts: TextWriter,
+        worker_name: str,
+        worker_key: str,
+        pictures: Pictures | None = None,
+    ) -> None:
         self._queue = queue
         self._redis: redis.Redis = queue.connection
         self._texts = texts
+        self._pictures = pictures
         self._worker_name = worker_name
         self._worker_key = worker_key
 
@@ -155,6 +172,8 @@ class Settlement:
                 continue
             if text_bytes < self._texts.length_bytes(own_id):
                 self._texts.rewrite(own_id)  # the server has lost what it had confirmed
+            if self._pictures is not None:
+                self._pictures.restore(own_id)
             owned.append(each)
         self._texts.flush()
         return owned
@@ -210,8 +229,9 @@ class Settlement:
     def _ending(self, slot: Slot, outcome: Outcome) -> Ending:
         text_bytes = self._texts.length_bytes(slot.id)
         match outcome:
-            case Answered(finish_reason, usage):
-                return Ending(text_bytes, finish_reason, UsageReport(**usage, queued_s=queued_s(slot)))
+            case Answered(finish_reason, usage, images):
+                report = UsageReport(**usage, queued_s=queued_s(slot))
+                return Ending(text_bytes, images, finish_reason, report)
             case Broken(failure, refused=refused):
                 return Ending(text_bytes, failure=failure, refused=refused)
             case _:
@@ -221,7 +241,7 @@ class Settlement:
 def _gpu_s(outcome: Outcome) -> float | None:
     """What the tenant is charged for a run: what was measured, nothing for a run that is repeated or was stopped."""
     match outcome:
-        case Answered(_, usage):
+        case Answered(usage=usage):
             return float(usage["gpu_s"])
         case Broken():
             return None  # nobody has measured it: the estimate stands

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +28,22 @@ from typing import Any
 import redis
 from rq.serializers import JSONSerializer
 
+from generation import devices as machine
 from workers import device_probe, keys, redis_connection
+from workers.artifacts import ArtifactStore
 from workers.contract import Kind
 from workers.errors import EngineStartError, SettingsError, WorkersError
 from workers.fair_queue import FairQueue
 from workers.maintenance import Maintenance
 from workers.orders import Orders
-from workers.settings import ChatModelSettings, LimitSettings, RedisSettings, WorkerSettings
+from workers.settings import (
+    ArtifactSettings,
+    ChatModelSettings,
+    ImageModelSettings,
+    LimitSettings,
+    RedisSettings,
+    WorkerSettings,
+)
 from workers.worker_process import EXIT_PERMANENT, WorkerConfig, reveal
 
 log = logging.getLogger("palaver.supervisor")
@@ -47,7 +56,7 @@ WELL_AFTER_S = 60.0
 PERMANENT_FAILURES = 2
 STOP_MARGIN_S = 10.0
 #: What builds the engine of each kind, in its own process.
-FACTORIES: dict[Kind, str] = {"chat": "generation.chat.factory:build"}
+FACTORIES: dict[Kind, str] = {"chat": "generation.chat.factory:build", "image": "generation.image.factory:build"}
 
 
 @dataclass(slots=True)
@@ -69,6 +78,7 @@ class _Child:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env=_environment(int(self.config.options.get("threads", 0))),
         )
         self.started_at = time.monotonic()
         if self.process.stdin is not None:
@@ -95,8 +105,10 @@ def worker_configs(
     redis_settings: RedisSettings,
     data_dir: Path,
     worker: WorkerSettings,
-    limits: LimitSettings,
+    limits: Mapping[Kind, LimitSettings],
     chat: ChatModelSettings,
+    image: ImageModelSettings,
+    artifacts: ArtifactSettings,
     log_level: str = "WARNING",
 ) -> list[WorkerConfig]:
     """One configuration for each kind and device.
@@ -107,34 +119,47 @@ def worker_configs(
         redis_settings: Which server.
         data_dir: The product's data directory.
         worker: How workers take and keep jobs.
-        limits: The caps on jobs in flight.
+        limits: The caps on jobs in flight, by kind.
         chat: Which chat model.
+        image: Which image model.
+        artifacts: Where pictures lie.
         log_level: Of the children.
 
     Raises:
         SettingsError: No such device.
     """
-    names = device_probe.devices(chat.device if devices == "auto" else devices)
-    if not names:
-        raise SettingsError("There is no CUDA device here. Use --devices cpu, or look at nvidia-smi.")
-    if chat.backend == "openai":
-        names = names[:1]  # the model runs elsewhere: a second worker here would only be a second line to it
-    options = {**chat.model_dump(), "data_dir": data_dir}
+    models: dict[Kind, ChatModelSettings | ImageModelSettings] = {"chat": chat, "image": image}
     return [
         WorkerConfig(
             kind=kind,
             name=f"{kind}-{device.replace(':', '')}",
             redis=redis_settings,
             data_dir=data_dir,
-            limits=limits,
+            limits=limits[kind],
             worker=worker,
+            artifacts=artifacts,
             factory=FACTORIES[kind],
-            options=reveal({**options, "device": device}),
+            options=reveal({**models[kind].model_dump(), "data_dir": data_dir, "device": device}),
             log_level=log_level.upper(),
         )
         for kind in kinds
-        for device in names
+        for device in _devices(models[kind], devices)
     ]
+
+
+def _devices(model: ChatModelSettings | ImageModelSettings, devices: str) -> list[str]:
+    names = device_probe.devices(model.device if devices == "auto" else devices)
+    if not names:
+        raise SettingsError("There is no CUDA device here. Use --devices cpu, or look at nvidia-smi.")
+    if isinstance(model, ChatModelSettings) and model.backend == "openai":
+        return names[:1]  # the model runs elsewhere: a second worker here would only be a second line to it
+    return names
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """OpenMP reads its variables when torch is loaded, so engines must inherit them; what is set by hand stays."""
+    wanted = machine.engine_environment(threads)
+    return dict(os.environ) | wanted if threads else wanted | dict(os.environ)
 
 
 class Supervisor:
@@ -219,7 +244,7 @@ class Supervisor:
         jobs: list[Maintenance] = []
         while not self._ended.wait(self._maintenance_s):
             try:
-                jobs = jobs or [Maintenance(_queue(config)) for config in kinds.values()]
+                jobs = jobs or [_maintenance(config) for config in kinds.values()]
                 for each in jobs:
                     each.tick()
             except (redis.RedisError, WorkersError) as error:
@@ -244,9 +269,11 @@ class Supervisor:
             self._orders.close()
 
 
-def _queue(config: WorkerConfig) -> FairQueue:
+def _maintenance(config: WorkerConfig) -> Maintenance:
     client = redis_connection.connect(config.redis, config.data_dir)
-    return FairQueue(keys.queue(config.kind), connection=client, serializer=JSONSerializer)
+    queue = FairQueue(keys.queue(config.kind), connection=client, serializer=JSONSerializer)
+    pictures = ArtifactStore(client, config.artifacts, config.data_dir) if config.kind == "image" else None
+    return Maintenance(queue, pictures)
 
 
 def _failure(config: WorkerConfig, said: dict[str, Any]) -> WorkersError:

@@ -11,23 +11,29 @@ import logging
 import math
 import select
 import time
+from base64 import b64decode
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import redis
 from redis.client import Pipeline
 from rq.suspension import WORKERS_SUSPENDED
 
+from workers.artifacts import ArtifactStore
+from workers.attachments import Attachments, Unfetchable
 from workers.contract import Failure
 from workers.engine_channel import Message
 from workers.engine_handle import EngineHandle
-from workers.errors import EngineStartError
+from workers.errors import ArtifactStoreError, EngineStartError, WorkersError
 from workers.execution_slots import ExecutionSlots, Slot
 from workers.fair_queue import FairQueue
 from workers.inbox_watch import InboxWatch
 from workers.intake import Intake
 from workers.leases import Leases
 from workers.orders import Orders
+from workers.pictures import Pictures
 from workers.position import SpeedMeter, report_speed
+from workers.progress import ProgressWriter
 from workers.results import TextWriter
 from workers.settings import WorkerSettings
 from workers.settlement import Answered, Broken, Ended, GivenBack, Outcome, Settlement, Stopped, died_with
@@ -41,6 +47,8 @@ REDIS_RETRY_S = 0.2
 SETTLED_AT_ONCE = 64
 #: Engines that die this often before they are ready are not started again by this worker.
 STARTS = 5
+#: Pictures that are fetched and stored at the same time.
+STORE_THREADS = 4
 #: How long a worker that must go tries to give its jobs back while Redis is away; then their leases run out.
 LAST_WORDS_S = 5.0
 
@@ -59,6 +67,7 @@ class WorkerLoop:
         worker_name: rq's name of this worker.
         worker_key: rq's hash of this worker.
         beat: Adds the worker's own heartbeat to a pipeline.
+        artifacts: Where pictures lie.
     """
 
     def __init__(
@@ -70,6 +79,7 @@ class WorkerLoop:
         worker_name: str,
         worker_key: str,
         beat: Callable[[Pipeline], None],
+        artifacts: ArtifactStore,
     ) -> None:
         lease_s = math.ceil(settings.lease_s)
         self._queue = queue
@@ -81,7 +91,11 @@ class WorkerLoop:
         self._texts = TextWriter(self._redis, queue.name, settings.result_ttl_s)
         self._intake = Intake(queue, worker_name, lease_s)
         self._leases = Leases(self._redis, lease_s)
-        self._settlement = Settlement(queue, self._texts, worker_name, worker_key)
+        self._progress = ProgressWriter(self._redis, queue.name)
+        self._threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="artifacts")
+        self._attachments = Attachments(artifacts, self._threads, orders.ring)
+        self._pictures = Pictures(artifacts, self._threads, orders.ring)
+        self._settlement = Settlement(queue, self._texts, worker_name, worker_key, self._pictures)
         self._watch = InboxWatch(queue, orders.ring)
         self._speed = SpeedMeter()
         self._worker_name = worker_name
@@ -106,6 +120,7 @@ class WorkerLoop:
         finally:
             self._watch.close()
             self._last_words()
+            self._threads.shutdown(wait=False, cancel_futures=True)
             self._engine.stop()
 
     def _done(self, burst: bool) -> bool:
@@ -153,7 +168,7 @@ class WorkerLoop:
         in_redis = [self._beat_at]
         if self._text_waits:
             in_redis.append(self._flush_at)
-        if self._ended or self._may_admit():
+        if self._may_admit() or any(not self._pictures.busy(each.slot.id) for each in self._ended):
             in_redis.append(0.0)
         if self._suspended:
             in_redis.append(self._suspension_at)
@@ -200,14 +215,23 @@ class WorkerLoop:
         match message:
             case ["delta", _, text]:
                 self._texts.append(slot.id, text)
-                if not slot.spoke:  # somebody is waiting for the first word
-                    slot.spoke = True
-                    self._flush_at = 0.0
-                self._text_waits = True
+                self._show(slot)
+            case ["image_progress", _, step, total_steps, preview]:
+                self._progress.note(slot.id, step, total_steps, preview and b64decode(preview))
+                self._show(slot)
+            case ["picture", _, index, data, media_type, width_px, height_px, seed]:
+                self._pictures.take(slot, index, data, media_type, (width_px, height_px), seed)
             case ["finished", _, reason, usage]:
-                self._end(slot, Answered(reason, usage))
+                self._end(slot, Answered(reason, usage, self._pictures.refs(slot.id)))
             case ["failed", _, code, text, retryable]:
                 self._end(slot, Broken(Failure(code=code, message=text), retryable, refused=code == "refused"))
+
+    def _show(self, slot: Slot) -> None:
+        """Have what was told written soon; at once if it is the first, for which somebody is waiting."""
+        if not slot.spoke:
+            slot.spoke = True
+            self._flush_at = 0.0
+        self._text_waits = True
 
     def _step_raised(self, ids: list[str], code: str, text: str, retryable: bool) -> None:
         """One request made the whole step fail: as with an engine's death, alone it is convicted, else suspected."""
@@ -244,15 +268,26 @@ class WorkerLoop:
         now_s = time.monotonic()
         requests = []
         for slot in self.slots.runnable():
-            request = slot.job.request
-            slot.deadline_at = now_s + request.timeout_s + DEADLINE_GRACE_S
-            requests.append((slot.id, request.body.model_dump(mode="json"), request.timeout_s))
+            timeout_s = slot.job.request.timeout_s
+            match self._attachments.body(slot):
+                case None:
+                    continue
+                case Unfetchable(failure, retryable):
+                    self._end(slot, Broken(failure, retryable, refused=not retryable))
+                case body:
+                    self._attachments.forget(slot.id)
+                    slot.deadline_at = now_s + timeout_s + DEADLINE_GRACE_S
+                    requests.append((slot.id, body, timeout_s))
         self._engine.submit(requests)
 
     # Ends
 
     def _end(self, slot: Slot, outcome: Outcome) -> None:
         self.slots.take(slot.id)
+        self._attachments.forget(slot.id)
+        self._progress.forget(slot.id)
+        if not isinstance(outcome, Answered):
+            self._pictures.discard(slot.id)
         self._ended.append(Ended(slot, outcome))
 
     def _cut(self, slots: Sequence[Slot], outcome: Outcome) -> None:
@@ -296,6 +331,7 @@ class WorkerLoop:
         for slot in renewal.lost:
             log.warning("Job %s is no longer ours; execution %s is dropped.", slot.job.id, slot.id)
             self._texts.forget(slot.id)
+            self._pictures.forget(slot.id)
         lost = {slot.id for slot in renewal.lost}
         self._ended = [each for each in self._ended if each.slot.id not in lost]
         self._engine.cancel([slot.id for slot in renewal.lost if self.slots.take(slot.id)])
@@ -305,6 +341,7 @@ class WorkerLoop:
             self._ended.extend(renewal.undone)
         for each in renewal.durable:
             self._texts.forget(each.slot.id)
+            self._pictures.forget(each.slot.id)
 
     def _report_speed(self, pipeline: Pipeline) -> None:
         if self._speed.seconds_per_job is not None and self.slots.capacity:
@@ -316,19 +353,34 @@ class WorkerLoop:
         now_s = time.monotonic()
         if self._text_waits and now_s >= self._flush_at:
             self._texts.flush()
+            self._progress.flush()
             self._text_waits = False
             self._flush_at = now_s + self._settings.flush_ms / 1000
 
     def _settle(self) -> None:
-        while self._ended:
-            batch = self._ended[:SETTLED_AT_ONCE]
+        while batch := self._settleable()[:SETTLED_AT_ONCE]:
             written = self._settlement.settle(batch)
-            del self._ended[: len(batch)]
+            self._ended = [each for each in self._ended if each not in batch]
             self._leases.remember(written)
             self.settled += len(written)
             for each in written:
                 if isinstance(each.outcome, Answered):
                     self._speed.observe(float(each.outcome.usage["duration_s"]))
+
+    def _settleable(self) -> list[Ended]:
+        """Ends that may be told: whatever pictures they have are in the store, or cannot be put there."""
+        settleable = []
+        for at, each in enumerate(self._ended):
+            try:
+                if not self._pictures.stored(each.slot.id):
+                    continue
+            except WorkersError as error:
+                self._pictures.discard(each.slot.id)
+                failure = Failure(code=error.code, message=str(error))
+                broken = Broken(failure, retryable=isinstance(error, ArtifactStoreError))
+                self._ended[at] = Ended(each.slot, broken)
+            settleable.append(self._ended[at])
+        return settleable
 
     def _may_admit(self) -> bool:
         return (

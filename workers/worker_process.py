@@ -19,13 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from rq.serializers import JSONSerializer
 
 from workers import keys, redis_connection
+from workers.artifacts import ArtifactStore
 from workers.batch_worker import BatchWorker
 from workers.contract import Kind
 from workers.engine_process import EngineSpec
 from workers.errors import EngineStartError, WorkersError
 from workers.fair_queue import FairQueue
 from workers.process_tree import die_with_parent
-from workers.settings import LimitSettings, RedisSettings, WorkerSettings
+from workers.settings import ArtifactSettings, LimitSettings, RedisSettings, WorkerSettings
 
 #: After this exit code (sysexits.h, EX_CONFIG) starting again cannot help.
 EXIT_PERMANENT = 78
@@ -50,6 +51,7 @@ class WorkerConfig(BaseModel):
     data_dir: Path
     limits: LimitSettings
     worker: WorkerSettings
+    artifacts: ArtifactSettings = ArtifactSettings()
     factory: str
     options: dict[str, Any] = Field(repr=False)
     log_level: str = "WARNING"
@@ -96,7 +98,8 @@ def serve(config: WorkerConfig) -> None:
         queue.set_caps(config.limits.tenant_in_flight, config.limits.user_in_flight)
         # A name of its own for every start: rq keeps that of a killed worker for a while.
         name = f"{config.name}-{uuid4().hex[:8]}"
-        BatchWorker(queue, EngineSpec(config.factory, config.options), config.worker, name).work()
+        artifacts = ArtifactStore(client, config.artifacts, config.data_dir)
+        BatchWorker(queue, EngineSpec(config.factory, config.options), config.worker, name, artifacts).work()
 
 
 def main() -> int:

@@ -10,9 +10,9 @@ import click
 from bots import log, settings
 from bots.overview import QueueStatus, ServerStatus, WorkerStatus, queue_of, server_of, workers_of
 from bots.up_lock import running_pid
+from bots.up_wants import KINDS
 from workers import redis_connection
 
-_KINDS = ("chat",)
 _TENANTS_SHOWN = 10
 
 
@@ -26,7 +26,7 @@ def command(as_json: bool) -> None:
         redis_connection.check(client)
         with redis_connection.mapped_errors(client):
             server = server_of(client, embedded=configured.redis.url is None)
-            queues = [queue_of(client, kind) for kind in _KINDS]
+            queues = [queue_of(client, kind) for kind in KINDS]
             workers = workers_of(client)
     pid = running_pid(configured.data_dir)
     if as_json:

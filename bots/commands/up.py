@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
-from bots import log, settings
+from bots import log, settings, up_wants
 from bots.up_lock import Users, only_one, set_keep
 from workers import embedded_redis, redis_connection
+from workers.contract import Kind
 
 _POLL_S = 0.2
 _FIRST_PAUSE_S = 1.0
@@ -49,13 +51,28 @@ def command(while_used: bool) -> int:
         if not while_used:
             set_keep(configured.data_dir, keep=True)
         unused = Users(configured.data_dir).gone
-        tree = Tree(_programs(), unused, stop_deadline_s=configured.worker.drain_s + _STOP_MARGIN_S)
-        return tree.run()
+        programs = [_worker(configured.data_dir, kind, while_used) for kind in up_wants.KINDS]
+        tree = Tree(programs, unused, stop_deadline_s=configured.worker.drain_s + _STOP_MARGIN_S)
+        try:
+            return tree.run()
+        finally:
+            for kind in up_wants.KINDS:
+                up_wants.forget(configured.data_dir, kind)
 
 
-def _programs() -> list[Program]:
-    """What runs beside the server."""
-    return [Program("worker", ("worker", "--kinds", "chat", "--devices", "auto"))]
+def _worker(data_dir: Path, kind: Kind, while_used: bool) -> Program:
+    """The worker of a kind: always there, as far as it is installed; in a tree for its users' sake, if one wants it."""
+    always = not while_used and up_wants.installed(kind)
+    arguments = ["worker", "--kinds", kind, "--devices", "auto"]
+    if not always:
+        arguments += ["--failure-file", str(up_wants.failure_file(data_dir, kind))]
+    return Program(
+        f"{kind} worker",
+        tuple(arguments),
+        wanted=lambda: always or up_wants.wanted(data_dir, kind),
+        essential=always,
+        given_up=lambda: up_wants.forget(data_dir, kind),
+    )
 
 
 @dataclass(slots=True)
@@ -66,6 +83,9 @@ class Program:
         name: For logs.
         arguments: Of the ``palaver`` command.
         pause_s: How long to wait before the next restart.
+        wanted: Asked before it is started.
+        essential: Whether the tree is of no use without it; a tree also ends when nothing is left that can run.
+        given_up: Called when it cannot run until somebody changes something.
     """
 
     name: str
@@ -74,6 +94,9 @@ class Program:
     started_s: float = 0.0
     restart_at_s: float = 0.0
     pause_s: float = _FIRST_PAUSE_S
+    wanted: Callable[[], bool] = lambda: True
+    essential: bool = True
+    given_up: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Start it, bound to this process."""
@@ -107,8 +130,6 @@ class Tree:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         try:
-            for program in self._programs:
-                program.start()
             while not (self._stopping or self._unused()):
                 for program in self._programs:
                     code = self._look_after(program)
@@ -123,17 +144,20 @@ class Tree:
         self._stopping = True
 
     def _look_after(self, program: Program) -> int:
-        """Restart a program that has ended; returns its exit code if that is of no use."""
+        """Start a program, again if it has ended; returns an exit code if the tree is of no use any more."""
         now_s = time.monotonic()
         if program.process is None:
-            if now_s >= program.restart_at_s:
+            if now_s >= program.restart_at_s and program.wanted():
                 program.start()
             return 0
         code = program.process.poll()
         if code is None:
             return 0
         if code > 0 and code not in _TEMPORARY:
-            return code
+            program.process = None
+            program.given_up()
+            others = any(other.process for other in self._programs)
+            return 0 if others and not program.essential else code
         if now_s - program.started_s > _WELL_AFTER_S:
             program.pause_s = _FIRST_PAUSE_S
         _log.warning("the %s ended with %d and starts again in %.0f s", program.name, code, program.pause_s)

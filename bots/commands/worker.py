@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
+from pathlib import Path
 from typing import get_args
 
 import click
 
 from bots import log, settings
+from bots.settings import Settings
+from bots.up_wants import report_failure
 from generation import catalog
-from generation import devices as machine
+from generation.errors import GenerationError
 from workers import embedded_redis, redis_connection
 from workers.contract import Kind
-from workers.errors import SettingsError
+from workers.errors import SettingsError, WorkersError
 from workers.process_tree import die_with_parent
 from workers.supervisor import Supervisor, worker_configs
 
@@ -27,7 +29,8 @@ from workers.supervisor import Supervisor, worker_configs
     help="Where: cpu, cuda:0,cuda:1 and so on; auto takes every GPU, or the CPU.",
 )
 @click.option("--parent", type=int, hidden=True, help="End when this process does.")
-def command(kinds: str, devices: str, parent: int | None) -> None:
+@click.option("--failure-file", type=click.Path(path_type=Path), hidden=True, help="Where to say why it cannot start.")
+def command(kinds: str, devices: str, parent: int | None, failure_file: Path | None) -> None:
     """Run workers until stopped, one for each kind and device.
 
     The first SIGTERM or Ctrl-C lets running answers finish; a second gives them back to the queue at once.
@@ -36,32 +39,36 @@ def command(kinds: str, devices: str, parent: int | None) -> None:
     log.configure(configured.log_level)
     if parent is not None:
         die_with_parent(parent)
+    try:
+        _supervise(configured, _kinds(kinds), devices)
+    except (WorkersError, GenerationError) as error:
+        if failure_file is not None:
+            report_failure(failure_file, error, error.exit_code)
+        raise
+
+
+def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
     with contextlib.ExitStack() as stack:
         if configured.redis.url is None:
             stack.enter_context(embedded_redis.ensure(configured.data_dir, configured.redis))
         client = stack.enter_context(redis_connection.connect(configured.redis, configured.data_dir))
         redis_connection.check(client)
-        if configured.chat.backend == "transformers":
+        if "chat" in kinds and configured.chat.backend == "transformers":
             catalog.resolve(configured.chat.model, configured.data_dir)  # a wrong name is told before anything loads
-        _set_threads(configured.chat.threads)
         Supervisor(
             worker_configs(
-                _kinds(kinds),
+                kinds,
                 devices,
                 redis_settings=configured.redis,
                 data_dir=configured.data_dir,
                 worker=configured.worker,
-                limits=configured.limits.chat,
+                limits=configured.limits.by_kind,
                 chat=configured.chat,
+                image=configured.image,
+                artifacts=configured.artifacts,
                 log_level=configured.log_level,
             )
         ).run()
-
-
-def _set_threads(threads: int) -> None:
-    """OpenMP reads its variables when torch is loaded, so the engine must inherit them; what is set by hand stays."""
-    wanted = machine.engine_environment(threads)
-    os.environ.update(wanted if threads else {name: wanted[name] for name in wanted if name not in os.environ})
 
 
 def _kinds(text: str) -> list[Kind]:

@@ -6,7 +6,8 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from workers.client import Ended, Queued, Restarted, TextDelta, Update
+from bots.service import Update
+from workers.client import Ended, Queued, Restarted, TextDelta
 from workers.contract import Event, UsageReport
 from workers.errors import WorkersError
 

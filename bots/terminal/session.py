@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import redis
 
+from bots.connection import client_of
 from bots.conversation import Conversations, History
 from bots.service import ChatService, Prompt
 from bots.settings import Settings
 from bots.terminal.answer import Answer
-from workers import keys, redis_connection
-from workers.client import CancelOutcome, Client
+from workers import keys
+from workers.client import CancelOutcome
 from workers.contract import ChatOptions, ReplyTo
 
 FRONT_END = "terminal"
@@ -60,10 +61,8 @@ class Session:
         self._asker = asker
         self._options = options
         self.conversation = secrets.token_hex(8)
-        self._connection = connection = redis_connection.connect_async(settings.redis, settings.data_dir)
-        sync_connection = redis_connection.connect(settings.redis, settings.data_dir)
-        self._client = Client(connection, sync_connection, settings.limits.chat, settings.worker)
-        self._conversations = Conversations(connection, settings.conversation)
+        self._client = client_of(settings)
+        self._conversations = Conversations(self._client.connection, settings.conversation)
         self._service = ChatService(self._client, self._conversations)
 
     def beside(self, asker: Asker) -> Session:
@@ -83,7 +82,7 @@ class Session:
         """Close the connections."""
         # Terminals follow their jobs and read no events; those of long-lived front-ends are acknowledged away.
         with contextlib.suppress(redis.RedisError, OSError):
-            await self._connection.xtrim(keys.events(FRONT_END), maxlen=_EVENTS_KEPT)
+            await self._client.connection.xtrim(keys.events(FRONT_END), maxlen=_EVENTS_KEPT)
         await self._client.close()
 
     async def ask(self, text: str, options: ChatOptions | None = None) -> Answer:

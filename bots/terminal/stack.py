@@ -6,16 +6,18 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import redis
 
+from bots import up_wants
 from bots.overview import workers_of
 from bots.settings import Settings
 from bots.terminal.notice import Notice
 from bots.up_lock import AlreadyRunningError, in_use, running_pid, set_keep, wait_until_ended
 from workers import embedded_redis, redis_connection
+from workers.contract import Kind
 from workers.errors import EngineStartError
 
 _POLL_S = 0.2
@@ -26,13 +28,13 @@ _SILENCE_LIMIT_S = 300.0
 
 
 @contextlib.contextmanager
-def running_stack(settings: Settings, keep: bool, kind: str = "chat") -> Iterator[None]:
+def running_stack(settings: Settings, keep: bool, kinds: Sequence[Kind] = ("chat",)) -> Iterator[None]:
     """While this lasts, a server answers and a worker takes jobs; what was started for it ends with its last user.
 
     Args:
         settings: Where, and which model.
         keep: Whether what is started stays when nobody uses it any more.
-        kind: Of what kind the worker must be.
+        kinds: Of which kinds there must be a worker.
 
     Raises:
         RedisError: There is no server to be had.
@@ -48,27 +50,34 @@ def running_stack(settings: Settings, keep: bool, kind: str = "chat") -> Iterato
         if keep or running_pid(settings.data_dir) is None:
             set_keep(settings.data_dir, keep)
         with redis_connection.mapped_errors(client):
-            if not _ready(client, kind):
-                _start_worker(settings.data_dir, client, kind)
+            missing = [kind for kind in kinds if not _ready(client, kind)]
+            if missing:
+                _start_workers(settings.data_dir, client, missing)
         yield
 
 
-def _ready(client: redis.Redis, kind: str) -> bool:
+def _ready(client: redis.Redis, kind: Kind) -> bool:
     return any(worker.ready for worker in workers_of(client, kind))
 
 
-def _start_worker(data_dir: Path, client: redis.Redis, kind: str) -> None:
-    """Start a process tree unless one is starting already, and wait until a worker takes jobs."""
+def _start_workers(data_dir: Path, client: redis.Redis, kinds: Sequence[Kind]) -> None:
+    """Have a process tree run workers, starting one if need be, and wait until all of them take jobs."""
     with Notice() as notice:
+        for kind in kinds:
+            up_wants.want(data_dir, kind)
         started = None
-        if not running_pid(data_dir) and not workers_of(client, kind):
+        if not running_pid(data_dir) and not all(workers_of(client, kind) for kind in kinds):
             notice.say("starting a worker")
             started = _Started(data_dir / "up.log")
         heard_s, last = time.monotonic(), ""
-        while not _ready(client, kind):
+        while waiting := [kind for kind in kinds if not _ready(client, kind)]:
+            for kind in waiting:
+                if error := up_wants.failure(data_dir, kind):
+                    raise error
             if started and started.failed():
                 raise started.error()
-            news = "; ".join(worker.state for worker in workers_of(client, kind)) or "waiting for the worker"
+            states = [worker.state for kind in waiting for worker in workers_of(client, kind)]
+            news = "; ".join(states) or "waiting for the worker"
             if news != last:
                 heard_s, last = time.monotonic(), news
                 notice.say(news)

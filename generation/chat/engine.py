@@ -11,11 +11,12 @@ import torch
 from generation.chat.detokenizer import Detokenizer
 from generation.chat.prefix_cache import PrefixCache
 from generation.chat.prompt import fit
-from generation.chat.runtime import is_out_of_memory, prepare
+from generation.chat.runtime import prepare
 from generation.chat.sampling import sample
 from generation.chat.scheduler import Scheduler
 from generation.chat.sequence import Sequence, StepPlan, new_sequence
 from generation.errors import GenerationError, OutOfMemoryError
+from generation.torch_devices import is_out_of_memory
 from generation.types import (
     ChatRequest,
     Delta,

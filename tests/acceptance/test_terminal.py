@@ -335,7 +335,7 @@ def test_status_tells_what_runs(home):
     status = home.status()
     assert status["server"]["embedded"]
     assert status["server"]["durable"]
-    assert [queue["kind"] for queue in status["queues"]] == ["chat"]
+    assert [queue["kind"] for queue in status["queues"]] == ["chat", "image"]
     assert [worker["engine"]["model"] for worker in status["workers"]] == [embedded_model.NAME]
     assert "slots" in home.run("status").stdout
 

@@ -75,6 +75,30 @@ def test_a_program_that_cannot_run_ends_the_tree_with_its_code(tmp_path):
     assert not any(alive(pid) for pid in starts(one) + starts(two))
 
 
+def test_what_nobody_wants_is_not_started_until_somebody_does(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    programs = [Script(str(one), (WORK,)), Script(str(two), (WORK,), wanted=(tmp_path / "want").exists)]
+    waiter = when(lambda: starts(one), (tmp_path / "want").touch)
+    assert Tree(programs, lambda: bool(starts(two)), stop_deadline_s=20).run() == 0
+    waiter.join()
+    assert len(starts(two)) == 1
+
+
+def test_a_tree_lives_on_without_what_only_some_want(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    given_up = (tmp_path / "given_up").touch
+    failing = Script(str(two), (FAIL % 78,), essential=False, given_up=given_up, restart_at_s=0.0)
+    failing.wanted = lambda: bool(starts(one)) and not (tmp_path / "given_up").exists()
+    programs = [Script(str(one), (WORK,), essential=False), failing]
+    assert Tree(programs, (tmp_path / "given_up").exists, stop_deadline_s=20).run() == 0
+    assert len(starts(two)) == 1
+
+
+def test_a_tree_in_which_nothing_is_left_ends(tmp_path):
+    programs = [Script(str(tmp_path / "one"), (FAIL % 78,), essential=False)]
+    assert Tree(programs, lambda: False, stop_deadline_s=20).run() == 78
+
+
 def test_a_passing_fault_is_tried_again_at_growing_distances(tmp_path):
     log = tmp_path / "one"
     program = Script(str(log), (FAIL % 75,), pause_s=0.1)

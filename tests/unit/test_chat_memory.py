@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from generation import torch_devices
 from generation.chat.engine import ChatEngine
-from generation.chat.runtime import is_out_of_memory
+from generation.torch_devices import is_out_of_memory
 from generation.types import Failed, Finished
 from tests.chat_models import answer, drain, drain_one, letter_tokenizer, new_engine, request, tiny_model
 

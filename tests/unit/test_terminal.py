@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bots.service import estimated_cost_gpu_s
+from bots.cost import chat_cost_gpu_s
 from bots.terminal import oneshot
 from bots.terminal.answer import Answer, AnswerError, printable
 from bots.terminal.interactive import finished_blocks
@@ -122,5 +122,5 @@ def test_login_names_become_identifiers(monkeypatch, login, name):
 def test_costs_grow_with_what_is_asked_for():
     short = (ChatMessage(role="user", content="Hi"),)
     long = (ChatMessage(role="user", content="Hi " * 10_000),)
-    assert 0 < estimated_cost_gpu_s(short, 1) < estimated_cost_gpu_s(short, 500) < estimated_cost_gpu_s(long, 500)
-    assert estimated_cost_gpu_s(short, 1_000_000_000) == 86_400, "what the contract allows"
+    assert 0 < chat_cost_gpu_s(short, 1) < chat_cost_gpu_s(short, 500) < chat_cost_gpu_s(long, 500)
+    assert chat_cost_gpu_s(short, 1_000_000_000) == 86_400, "what the contract allows"

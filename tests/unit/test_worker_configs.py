@@ -7,23 +7,35 @@ import pytest
 from pydantic import SecretStr
 
 from generation.chat.config import ChatConfig
+from workers.contract import Kind
 from workers.errors import SettingsError
-from workers.settings import ChatModelSettings, LimitSettings, RedisSettings, WorkerSettings
+from workers.settings import (
+    ArtifactSettings,
+    ChatModelSettings,
+    ImageModelSettings,
+    LimitSettings,
+    RedisSettings,
+    WorkerSettings,
+)
 from workers.supervisor import worker_configs
 from workers.worker_process import WorkerConfig
 
 REDIS = RedisSettings(url=SecretStr("redis://localhost:1"), password=SecretStr("hush"))
 
 
-def configs(devices: str, chat: ChatModelSettings | None = None) -> list[WorkerConfig]:
+def configs(
+    devices: str, chat: ChatModelSettings | None = None, kinds: tuple[Kind, ...] = ("chat",)
+) -> list[WorkerConfig]:
     return worker_configs(
-        ["chat"],
+        kinds,
         devices,
         redis_settings=REDIS,
         data_dir=Path("/data"),
         worker=WorkerSettings(),
-        limits=LimitSettings(),
+        limits={"chat": LimitSettings(), "image": LimitSettings(user_in_flight=2)},
         chat=chat or ChatModelSettings(),
+        image=ImageModelSettings(),
+        artifacts=ArtifactSettings(store="disk"),
     )
 
 
@@ -39,6 +51,14 @@ def test_the_engine_understands_its_options() -> None:
     assert understood.slots == 3
     assert understood.device == "cpu"
     assert understood.data_dir == Path("/data")
+
+
+def test_each_kind_has_its_own_model_and_limits() -> None:
+    chat, image = configs("cpu", kinds=("chat", "image"))
+    assert (chat.kind, image.kind) == ("chat", "image")
+    assert image.name == "image-cpu"
+    assert (image.limits.user_in_flight, image.artifacts.store) == (2, "disk")
+    assert set(image.options) == {*ImageModelSettings.model_fields, "data_dir"}
 
 
 def test_a_remote_model_gets_one_worker_and_its_key_arrives() -> None:

@@ -1,0 +1,29 @@
+"""The one entry point of an engine process for images: from options to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from generation.image.config import ImageConfig
+from generation.types import Engine, ImageRequest
+
+
+def build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine[ImageRequest]:
+    """Start the engine that the options ask for.
+
+    Args:
+        options: Fields of ``ImageConfig``, as plain JSON.
+        progress: Told what is being done, and which share of it is done (0 to 1) where that is known.
+
+    Raises:
+        GenerationError: An option is wrong, or the model cannot be had or loaded.
+    """
+    config = ImageConfig.from_options(options)
+    from generation.image.engine import ImageEngine  # seconds to import, only once the options are right
+    from generation.image.loading import load  # likewise
+    from generation.image.memory import rows_for  # likewise
+    from generation.image.upscaler import load_upscaler  # likewise
+
+    family = load(config, progress)
+    upscaler = load_upscaler(config.data_dir, family.device, progress)
+    return ImageEngine(family, upscaler, rows_for(family, config), config.preview_px)

@@ -1,0 +1,40 @@
+"""How many pictures fit into one pass."""
+
+from __future__ import annotations
+
+import torch
+
+from generation import torch_devices
+from generation.image.config import ImageConfig
+from generation.image.family import Family, Prompt
+
+#: On a CPU a batch is no faster than its pictures one after the other; more only makes each wait for the others.
+_CPU_ROWS = 4
+_MOST_ROWS = 32
+
+
+def rows_for(family: Family, config: ImageConfig) -> int:
+    """Most pictures of the model's own size in one pass, by measuring one with guidance."""
+    if config.rows:
+        return config.rows
+    if family.device.type == "cpu":
+        return _CPU_ROWS
+    taken = _bytes_of_one(family)
+    share = torch_devices.free_memory_bytes(family.device) * config.memory_share
+    return max(1, min(_MOST_ROWS, int(share / max(1, taken))))
+
+
+@torch.inference_mode()
+def _bytes_of_one(family: Family) -> int:
+    """What a pass for one picture takes at its height, beside the weights."""
+    size = family.fit(family.defaults.size)
+    rows = family.encode_prompt(Prompt("a trial", "", size, None, max(2.0, family.defaults.guidance_scale))).rows
+    latents = torch.zeros(len(rows), *family.latent_shape(size), device=family.device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(family.device)
+    before = torch.cuda.memory_allocated(family.device)
+    condition = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    family.denoise(latents, torch.ones(len(rows), device=family.device), condition)
+    taken = torch.cuda.max_memory_allocated(family.device) - before
+    torch.cuda.empty_cache()
+    return int(taken)

@@ -114,3 +114,13 @@ def promises(front_end: str) -> str:
 def promise(front_end: str, job_id: str) -> str:
     """Where that message belongs and which process delivers it; deleted by delivery, expires in days without one."""
     return f"{PREFIX}promise:{front_end}:{job_id}"
+
+
+def request_record(job_id: str) -> str:
+    """What somebody asked to see, so that buttons work long after the job has expired; expires with its retention."""
+    return f"{PREFIX}request:{job_id}"
+
+
+def recent(platform: str, user: str) -> str:
+    """Sorted set of one person's latest jobs by time; bounded by length, expires with its retention."""
+    return f"{PREFIX}recent:{platform}:{user}"

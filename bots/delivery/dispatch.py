@@ -19,14 +19,19 @@ from collections.abc import Awaitable, Callable, Iterable
 import redis
 
 from bots.delivery import wording
+from bots.delivery.content import Picture
 from bots.delivery.display import Display, LostLeaseError
 from bots.delivery.ledger import Ledger
 from bots.delivery.page import Page
 from bots.delivery.promises import Promise, Promises
 from bots.delivery.surface import GoneError, Surface
+from bots.image_prompt import ImagePrompt
+from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt
+from workers.client import Client
 from workers.contract import Event, ReplyTo
 from workers.errors import (
+    ArtifactError,
     ContractError,
     JobNotFoundError,
     RedisUnavailableError,
@@ -52,6 +57,8 @@ class Dispatch:
 
     Args:
         service: The road to the workers.
+        client: Where finished pictures are fetched.
+        records: What was asked to be drawn.
         promises: This process' view of what is owed.
         ledger: What was posted.
         events: The front-end's events.
@@ -62,6 +69,8 @@ class Dispatch:
     def __init__(
         self,
         service: ChatService,
+        client: Client,
+        records: RequestRecords,
         promises: Promises,
         ledger: Ledger,
         events: EventStream,
@@ -69,6 +78,8 @@ class Dispatch:
         on_end: OnEnd | None = None,
     ) -> None:
         self._service = service
+        self._client = client
+        self._records = records
         self._promises = promises
         self._ledger = ledger
         self._events = events
@@ -80,8 +91,8 @@ class Dispatch:
         self._next_look_s = 0.0
         self._loops: list[asyncio.Task[None]] = []
 
-    async def ask(self, prompt: Prompt) -> bool:
-        """Take a prompt: submit its job and see its answer to its end.
+    async def ask(self, prompt: Prompt | ImagePrompt) -> bool:
+        """Take a prompt: submit its job and see its answer, or its pictures, to the end.
 
         Returns:
             Whether it is new: False for an event that came before, which somebody answers or has answered.
@@ -96,7 +107,11 @@ class Dispatch:
             return False
         self._leases[job_id] = asked_s + self._promises.lease_s  # renewed from now on: submitting may take its time
         try:
-            await self._service.ask(prompt)
+            if isinstance(prompt, ImagePrompt):
+                await self._records.keep(prompt)
+                await self._service.imagine(prompt)
+            else:
+                await self._service.ask(prompt)
         except BaseException as error:
             del self._leases[job_id]
             if isinstance(error, RefusedError | ContractError):
@@ -197,6 +212,7 @@ class Dispatch:
             display = Display(job_id, surface, self._ledger, lambda: self._check_lease(job_id))
             page = Page(job_id, surface.limit, surface.measure)
             try:
+                page = Page(job_id, surface.limit, surface.measure, await self._records.find(job_id))
                 await display.load()
                 return await self._show(job_id, display, page)
             except GoneError as error:
@@ -220,8 +236,25 @@ class Dispatch:
             page.take(update)
             if page.event is None:
                 display.show(page.views())
+        if page.event is not None and page.event.images:
+            page.pictures = await self._fetch(job_id, page.event)
         await display.finish(page.views())
         return page.event
+
+    async def _fetch(self, job_id: str, event: Event) -> tuple[Picture, ...]:
+        """The pictures of a finished job; none if they have expired."""
+        asked = await self._records.find(job_id)
+        pictures = []
+        for index, image in enumerate(event.images):
+            try:
+                data = await self._client.artifact(image.artifact_id)
+            except ArtifactError:
+                _log.info("job %s: its pictures cannot be had any more", job_id)
+                return ()
+            name = f"palaver-{image.seed}.{image.media_type.partition('/')[2]}"
+            said = wording.alt(asked, index, len(event.images)) if asked else wording.PREVIEW_ALT
+            pictures.append(Picture(name, data, said))
+        return tuple(pictures)
 
     async def _kept(self, job_id: str) -> bool:
         """Record that the final message is shown, however long Redis is away; returns whether that is news."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from bots.image_prompt import ImagePrompt
 from workers.client import Queued
 from workers.contract import Event
 from workers.errors import RedisUnavailableError, RefusedError, WorkersError
@@ -17,8 +18,12 @@ LOST = (
 )
 EMPTY = "The model had nothing to say to that. Please put it differently."
 STOPPED = "Stopped."
+PREVIEW_ALT = "The picture while it is being drawn"
+PICTURES_GONE = "The pictures have expired; Re-roll draws them again."
 CUT_SHORT = {"length": "Cut off at the longest answer allowed.", "deadline": "Cut off: the time for one answer is up."}
 
+_ALT_CHARS = 300
+_PROMPT_CHARS = 600
 _MINUTE_S = 60
 _HOUR_S = 3600
 
@@ -65,3 +70,35 @@ def refusal(error: WorkersError) -> str:
     if isinstance(error, RefusedError) and math.isfinite(error.retry_after_s):
         return f"The {error.limit} limit is used up. Try again in {duration(error.retry_after_s)}."
     return str(error)
+
+
+def drawing(step: int, total_steps: int) -> str:
+    """The line above a preview."""
+    return f"Drawing: step {step} of {total_steps}."
+
+
+def alt(asked: ImagePrompt, index: int, count: int) -> str:
+    """What a picture shows, for people who cannot see it."""
+    which = f", picture {index + 1} of {count}" if count > 1 else ""
+    return shortened(f"Drawn by AI: {asked.text or 'an enlarged picture'}{which}", _ALT_CHARS)
+
+
+def drawn(event: Event, asked: ImagePrompt, count: int) -> str:
+    """The text of finished pictures: what was asked, and what it takes to draw them again."""
+    facts = [f"seed {event.images[0].seed}"] if event.images else []
+    if event.images:
+        facts.append(f"{event.images[0].width_px} x {event.images[0].height_px}")
+    if asked.options.style:
+        facts.append(f"style {asked.options.style}")
+    if event.usage is not None:
+        facts.append(f"{event.usage.duration_s:.1f} s")
+    said = shortened(asked.text, _PROMPT_CHARS)
+    title = f"**{said}**" if said else "Enlarged"
+    lost = f"\n{PICTURES_GONE}" if event.images and not count else ""
+    return f"{title}\nDrawn by AI, {', '.join(facts)}. Id `{asked.job_id}`{lost}"
+
+
+def shortened(text: str, limit: int) -> str:
+    """A text on one line, cut at a length."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -14,6 +14,7 @@ from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promises
 from bots.delivery.surface import GoneError
+from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt, Refusal
 from bots.settings import ConversationSettings
 from tests.engines import answer
@@ -49,6 +50,8 @@ class Front:
         self.ended: list[str] = []
         self.dispatch = Dispatch(
             service,
+            self.client,
+            RequestRecords(self.redis),
             Promises(self.redis, FRONT, lease_s=LEASE_S),
             Ledger(self.redis, FRONT),
             EventStream(self.redis, FRONT, str(id(self)), claim_after_s=1.0),

@@ -71,6 +71,9 @@ class Wall:
     def budget(self) -> Budget:
         return self._budget
 
+    async def announce(self, view: View) -> bool:
+        return False
+
     async def post(self, view: View, place: Place) -> str:
         await self.platform.call(view)
         message_id = self.platform.nonces.setdefault(place.nonce, f"m{len(self.platform.nonces)}")

@@ -31,9 +31,14 @@ class View:
         pictures: In order; they replace those that were there.
         buttons: In order; the surface arranges them in rows.
         complete: Whether this message changes no more, so that whatever keeps it open can be closed.
+        waiting: Whether the text only says what is being waited for.
+        closing_chars: How many characters at the end of the text close a code block that is still growing, so that
+            whoever appends instead of editing leaves them away.
     """
 
     text: str
     pictures: tuple[Picture, ...] = ()
     buttons: tuple[Button, ...] = ()
     complete: bool = False
+    waiting: bool = False
+    closing_chars: int = 0

@@ -1,7 +1,7 @@
 """All deliveries of one front-end process: its own, and those that others have left behind.
 
     ask      promise, submit, deliver
-    start    from then on: renew the leases of what is being delivered, take over what nobody delivers, acknowledge the
+    run      renews the leases of what is being delivered, takes over what nobody delivers, and acknowledges the
              terminal events of what is delivered
 
 A prompt counts as accepted once it is promised. From then on some process of the front-end shows its end: the one that
@@ -42,7 +42,7 @@ from workers.results import Delivery, EventStream
 
 #: Makes the surface of a job's answer; None if its reply handle says nothing to this release.
 OpenSurface = Callable[[str, ReplyTo], Surface | None]
-OnEnd = Callable[[str, Event], Awaitable[None]]
+OnEnd = Callable[[Promise, Event | None], Awaitable[None]]
 
 _EVENTS_BLOCK_S = 1.0
 _OUTAGE_PAUSE_S = 1.0
@@ -53,7 +53,7 @@ _log = logging.getLogger("palaver.delivery")
 
 
 class Dispatch:
-    """What a front-end hands its prompts to.
+    """What a front-end hands its prompts to. Run ``run`` beside it for as long as the process lives, then ``close``.
 
     Args:
         service: The road to the workers.
@@ -63,7 +63,8 @@ class Dispatch:
         ledger: What was posted.
         events: The front-end's events.
         open_surface: Makes surfaces.
-        on_end: Called once for each job that this process has delivered, after its final message.
+        on_end: Called once for each job that this process has delivered, after its final message; its event is None
+            if the job was lost.
     """
 
     def __init__(
@@ -120,12 +121,13 @@ class Dispatch:
         self._start(Promise(job_id, prompt.reply), asked_s)
         return True
 
-    def start(self) -> None:
-        """Begin to look after what is owed; call it once, on the event loop."""
+    async def run(self) -> None:
+        """Renew, take over and acknowledge until cancelled."""
         self._loops = [
             asyncio.create_task(self._look_after(), name="leases"),
             asyncio.create_task(self._read_events(), name="events"),
         ]
+        await asyncio.gather(*self._loops)
 
     async def close(self) -> None:
         """Stop delivering and let other processes take over at once."""
@@ -197,8 +199,8 @@ class Dispatch:
                 await self._promises.keep(job_id)
                 return
             event = await self._until_shown(job_id, surface)
-            if await self._kept(job_id) and event is not None and self._on_end is not None:
-                await self._on_end(job_id, event)
+            if await self._kept(job_id) and self._on_end is not None:
+                await self._on_end(promise, event)
         except LostLeaseError:
             _log.info("job %s: another process delivers it", job_id)
         except Exception:  # noqa: BLE001 - whatever it was, the promise stands

@@ -184,6 +184,8 @@ class Display:
 
     async def _put(self, place_index: int, view: View) -> None:
         message_id = self._ids.get(place_index)
+        if message_id is None and not view.complete and await self._surface.announce(view):
+            return
         if message_id is None:
             place = await self._ledger.reserve(self._job_id, place_index)
             message_id = place.message_id

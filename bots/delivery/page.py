@@ -61,9 +61,11 @@ class Page:
         """The messages, the first of them always there."""
         if self.event is not None:
             return self._final(self.event)
-        texts = [part.text for part in self._parts] or [self._status]
-        last = View(texts[-1], self._preview, (self._stop,))
-        return [*(View(text, complete=True) for text in texts[:-1]), last]
+        if not self._parts:
+            return [View(self._status, self._preview, (self._stop,), waiting=True)]
+        *full, last = self._parts
+        growing = View(last.text, buttons=(self._stop,), closing_chars=last.closing_chars)
+        return [*(View(part.text, complete=True) for part in full), growing]
 
     def notice(self, text: str) -> list[View]:
         """The final messages of a job that has no end of its own, below what it has written."""

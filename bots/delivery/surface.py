@@ -57,6 +57,17 @@ class Surface(Protocol):
         """What may be sent there, shared by everything that goes to the same place."""
         ...
 
+    async def announce(self, view: View) -> bool:
+        """Show something that is not the end without a message, where the platform has another place for it.
+
+        Args:
+            view: What would be posted as the first message of its place.
+
+        Returns:
+            Whether that is enough for now; otherwise it is posted.
+        """
+        ...
+
     async def post(self, view: View, place: Place) -> str:
         """Post the message of a place; the first may be one that the platform already shows as a placeholder.
 

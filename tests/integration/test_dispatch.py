@@ -12,7 +12,7 @@ from bots.conversation import Conversations
 from bots.delivery import dispatch, wording
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
-from bots.delivery.promises import Promises
+from bots.delivery.promises import Promise, Promises
 from bots.delivery.surface import GoneError
 from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt, Refusal
@@ -58,14 +58,14 @@ class Front:
             lambda job_id, reply: Wall(platform, limit) if reply.handle else None,
             self._on_end,
         )
-        self.dispatch.start()
+        self._task = asyncio.create_task(self.dispatch.run())
 
-    async def _on_end(self, job_id: str, event: object) -> None:
-        self.ended.append(job_id)
+    async def _on_end(self, promise: Promise, event: object) -> None:
+        self.ended.append(promise.job_id)
 
     async def die(self) -> None:
         """Stop at once, letting go of nothing."""
-        await dispatch._end([*self.dispatch._loops, *self.dispatch._running.values()])
+        await dispatch._end([self._task, *self.dispatch._loops, *self.dispatch._running.values()])
         await self.client.close()
 
     async def close(self) -> None:

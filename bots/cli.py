@@ -17,6 +17,7 @@ COMMANDS = {
     "up": ("bots.commands.up:command", "Run server, workers and the configured front-ends as one process tree."),
     "down": ("bots.commands.down:command", "Stop what `palaver up` or `palaver chat --keep` left running."),
     "worker": ("bots.commands.worker:command", "Run workers for some kinds of model on some devices."),
+    "discord": ("bots.commands.discord_bot:command", "Run the Discord front-end."),
     "models": ("bots.commands.models:command", "List, pull, verify and remove models."),
     "status": ("bots.commands.status:command", "Show server, queues, workers and who waits."),
 }

@@ -124,3 +124,27 @@ def request_record(job_id: str) -> str:
 def recent(platform: str, user: str) -> str:
     """Sorted set of one person's latest jobs by time; bounded by length, expires with its retention."""
     return f"{PREFIX}recent:{platform}:{user}"
+
+
+#: After so long a front-end registers its commands again in any case.
+COMMANDS_TTL_S = 30 * 86_400
+
+
+def commands(application: str) -> str:
+    """Digest of the commands that a platform's application has registered; expires."""
+    return f"{PREFIX}commands:{application}"
+
+
+def conversations_of(author: str) -> str:
+    """Set of the conversations in which a person has written; expires after the configured retention."""
+    return f"{PREFIX}conversations_of:{author}"
+
+
+def usage(platform: str, user: str, day: str) -> str:
+    """Hash of what a person has used on a day; expires after weeks."""
+    return f"{PREFIX}usage:{platform}:{user}:{day}"
+
+
+def tenant_config(tenant: str) -> str:
+    """What a tenant's administrators have set, as JSON; one key a tenant, kept until it is reset."""
+    return f"{PREFIX}config:{tenant}"

@@ -239,12 +239,17 @@ class Dispatch:
             if page.event is None:
                 display.show(page.views())
         if page.event is not None and page.event.images:
-            page.pictures = await self._fetch(job_id, page.event)
+            page.pictures = await self.pictures(job_id, page.event)
         await display.finish(page.views())
         return page.event
 
-    async def _fetch(self, job_id: str, event: Event) -> tuple[Picture, ...]:
-        """The pictures of a finished job; none if they have expired."""
+    async def pictures(self, job_id: str, event: Event) -> tuple[Picture, ...]:
+        """The pictures of a finished job; none if they have expired.
+
+        Raises:
+            ArtifactStoreError: The store of pictures failed.
+            RedisUnavailableError: Redis is away.
+        """
         asked = await self._records.find(job_id)
         pictures = []
         for index, image in enumerate(event.images):

@@ -76,6 +76,7 @@ async def serve(settings: Settings) -> None:
 
 async def point_at(settings: DiscordSettings) -> None:
     """Have the library use the configured addresses: it reads no setting itself."""
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # this bot has no voice
     base = settings.api_base_url.rstrip("/")
     gateway = settings.gateway_url
     if gateway is None and base != discord.http.Route.BASE:

@@ -93,6 +93,7 @@ class DiscordSettings(_Section):
         cdn_base_url: The only origin from which attachments are fetched.
         message_content: Whether to ask for the privileged Message Content intent: then unmentioned messages in the
             bot's threads are read as well.
+        heartbeat_timeout_s: A gateway that says nothing for so long is left, and connected to anew.
         shard_id: Which shard this process is, with ``shard_count``.
         shard_count: How many processes share the guilds.
         max_attachment_bytes: Largest attachment that is fetched.
@@ -104,6 +105,7 @@ class DiscordSettings(_Section):
     gateway_url: str | None = None
     cdn_base_url: str = "https://cdn.discordapp.com"
     message_content: bool = False
+    heartbeat_timeout_s: float = Field(default=60.0, ge=1)
     shard_id: int | None = Field(default=None, ge=0)
     shard_count: int | None = Field(default=None, ge=1)
     max_attachment_bytes: int = Field(default=8 * 2**20, ge=1)

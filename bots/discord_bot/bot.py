@@ -18,6 +18,8 @@ from workers.errors import WorkersError
 
 #: Longer waits are told instead of slept through inside a call.
 _LONGEST_WAIT_S = 30.0
+#: After its last guild the library waits so long before it says that it is ready.
+_GUILDS_S = 0.5
 _SOMETHING_WRONG = "Something went wrong here. It is logged; please try again later."
 
 _log = logging.getLogger("palaver.discord")
@@ -44,6 +46,8 @@ class Bot(discord.Client):
             chunk_guilds_at_startup=False,
             member_cache_flags=discord.MemberCacheFlags.none(),
             max_messages=None,
+            guild_ready_timeout=_GUILDS_S,
+            heartbeat_timeout=settings.heartbeat_timeout_s,
             shard_id=settings.shard_id,
             shard_count=settings.shard_count,
         )

@@ -179,12 +179,12 @@ class Commands:
         channel = interaction.channel
         return isinstance(channel, discord.Thread) and channel.owner_id == interaction.user.id
 
-    async def _picture(self, image: discord.Attachment, who: dict[str, str]) -> str:
+    async def _picture(self, image: discord.Attachment, who: dict[str, Any]) -> str:
         data = await self._desk.attachments.picture(image)
         return await self._desk.client.put_artifact(data, tenant=who["tenant"], user=who["user"])
 
 
-def _who(interaction: discord.Interaction) -> dict[str, str]:
+def _who(interaction: discord.Interaction) -> dict[str, Any]:
     """What prompts of every kind have in common."""
     return {
         "platform": handles.PLATFORM,

@@ -1,4 +1,4 @@
-"""What may be sent to Discord and when: one budget a route, shared by all parts of the bot, corrected by its headers."""
+"""What may be sent to Discord and when: a budget for each route, shared by all parts, corrected by its headers."""
 
 from __future__ import annotations
 

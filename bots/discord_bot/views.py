@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import discord
 
 from bots.delivery.buttons import Button
@@ -63,7 +65,8 @@ def prompt_form(button: Button, text: str) -> discord.ui.Modal:
 
 def form_answer(interaction: discord.Interaction) -> str:
     """What was written into the form; empty if nothing was."""
-    pending = list(dict(interaction.data or {}).get("components", []))
+    data: Any = interaction.data or {}
+    pending: list[Any] = list(data.get("components", []))
     while pending:
         part = pending.pop()
         if part.get("custom_id") == PROMPT_FIELD:

@@ -41,6 +41,7 @@ class BotProcess:
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self.debug = True
 
     @property
     def pid(self) -> int:
@@ -55,7 +56,7 @@ class BotProcess:
         """Start it and wait for nothing."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bots.cli", "--debug", "discord"],
+                [sys.executable, "-m", "bots.cli", *(["--debug"] if self.debug else []), "discord"],
                 env=self._environment, stdout=output, stderr=output, preexec_fn=die_with_parent,
             )  # fmt: skip
         return self

@@ -19,6 +19,7 @@ from tests.fake_guild.world import (
     CHANNEL,
     GUILD,
     MEMBER_PERMISSIONS,
+    Channel,
     Interaction,
     Message,
     World,
@@ -92,7 +93,12 @@ class FakeGuild:
         return self.rest.direct(user).id
 
     async def command(
-        self, name: str, user: int = ALICE, channel: int = CHANNEL, files: dict[str, bytes] | None = None, **options: Any
+        self,
+        name: str,
+        user: int = ALICE,
+        channel: int = CHANNEL,
+        files: dict[str, bytes] | None = None,
+        **options: Any,
     ) -> Interaction:
         """Somebody uses a command; ``group_sub`` names one of a group."""
         name, _, sub = name.partition(" ")
@@ -130,6 +136,13 @@ class FakeGuild:
         data = {"custom_id": interaction.modal["custom_id"], "components": [part]}
         source = self.world.messages.get(interaction.source or 0)
         return await self._interact(5, data, user, interaction.channel, source)
+
+    async def open_bot_thread(self) -> int:
+        """A thread that the bot has opened."""
+        thread = Channel(self.world.snowflake(), GUILD, 11, CHANNEL, owner=APPLICATION)
+        self.world.channels[thread.id] = thread
+        await self.gateway.dispatch("THREAD_CREATE", self.world.channel(thread.id))
+        return thread.id
 
     async def delete(self, message: Message) -> None:
         """A moderator deletes a message."""

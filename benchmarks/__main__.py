@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "queue_pops": ["--jobs", "20000"],
     "queue_jobs": ["--jobs", "1000", "--rounds", "1"],
     "platform": ["--quick"],
+    "image_platform": ["--quick"],
     "chat_engines": ["--quick"],
 }
 

@@ -198,16 +198,20 @@ class ChatService:
         if not await self._client.known(enhancing_id):
             return
         text: list[str] = []
-        async for update in self._client.follow(enhancing_id):
-            match update:
-                case TextDelta(piece):
-                    text.append(piece)
-                case Restarted():
-                    text.clear()
-                case Queued():
-                    yield update
-                case Ended(event):
-                    yield await self._draw(event, "".join(text))
+        try:
+            async for update in self._client.follow(enhancing_id):
+                match update:
+                    case TextDelta(piece):
+                        text.append(piece)
+                    case Restarted():
+                        text.clear()
+                    case Queued():
+                        yield update
+                    case Ended(event):
+                        yield await self._draw(event, "".join(text))
+        except JobNotFoundError:  # the chat model's text has expired; the pictures may still be there
+            if not await self._client.known(job_id):
+                raise
 
     async def _draw(self, event: Event, answer: str) -> Update:
         """Submit the pictures of a prompt whose enhancement has ended, once however often this is called."""

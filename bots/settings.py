@@ -24,6 +24,7 @@ from workers.contract import Kind
 from workers.errors import SettingsError
 from workers.settings import (
     ArtifactSettings,
+    BudgetSettings,
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
@@ -128,6 +129,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     redis: RedisSettings = RedisSettings()
     limits: AllLimits = AllLimits()
+    budgets: BudgetSettings = BudgetSettings()
     worker: WorkerSettings = WorkerSettings()
     chat: ChatModelSettings = ChatModelSettings()
     image: ImageModelSettings = ImageModelSettings()

@@ -61,18 +61,42 @@ def command(while_used: bool) -> int:
 
 
 def _worker(data_dir: Path, kind: Kind, while_used: bool) -> Program:
-    """The worker of a kind: always there, as far as it is installed; in a tree for its users' sake, if one wants it."""
-    always = not while_used and up_wants.installed(kind)
-    arguments = ["worker", "--kinds", kind, "--devices", "auto"]
-    if not always:
-        arguments += ["--failure-file", str(up_wants.failure_file(data_dir, kind))]
+    """The worker of a kind: always there, as far as it is installed; in a tree for its users' sake, if one wants it.
+
+    Chat goes on where pictures cannot be drawn.
+    """
+    demand = _Demand(data_dir, kind, always=not while_used and up_wants.installed(kind))
+    failure_file = up_wants.failure_file(data_dir, kind)
     return Program(
         f"{kind} worker",
-        tuple(arguments),
-        wanted=lambda: always or up_wants.wanted(data_dir, kind),
-        essential=always,
-        given_up=lambda: up_wants.forget(data_dir, kind),
+        ("worker", "--kinds", kind, "--devices", "auto", "--failure-file", str(failure_file)),
+        wanted=demand,
+        essential=kind == "chat" and not while_used,
+        given_up=demand.give_up,
     )
+
+
+@dataclass(slots=True)
+class _Demand:
+    """Whether a kind of worker is to run.
+
+    Args:
+        data_dir: Where its users say so.
+        kind: Which.
+        always: Whether it is to run in any case.
+    """
+
+    data_dir: Path
+    kind: Kind
+    always: bool
+
+    def __call__(self) -> bool:
+        return self.always or up_wants.wanted(self.data_dir, self.kind)
+
+    def give_up(self) -> None:
+        """It cannot run; whoever wants it again has it tried again."""
+        self.always = False
+        up_wants.forget(self.data_dir, self.kind)
 
 
 @dataclass(slots=True)
@@ -156,6 +180,7 @@ class Tree:
         if code > 0 and code not in _TEMPORARY:
             program.process = None
             program.given_up()
+            _log.error("the %s cannot run (exit code %d)", program.name, code)
             others = any(other.process for other in self._programs)
             return 0 if others and not program.essential else code
         if now_s - program.started_s > _WELL_AFTER_S:

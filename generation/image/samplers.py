@@ -159,4 +159,5 @@ def predicted_clean(
     signal, noise = math.sqrt(max(kept, 1e-6)), math.sqrt(1 - kept)
     if prediction == "v_prediction":
         return latents * signal - output * noise
-    return (latents - output * noise) / signal
+    clean: Tensor = (latents - output * noise) / signal
+    return clean

@@ -21,7 +21,7 @@ class TileShape:
     """How pictures are cut.
 
     Args:
-        side: Longest side of a tile, in units of the source.
+        side: Of a square tile, in units of the source. A picture of no more units than that is one tile, of any shape.
         overlap: What neighbours share, in the same units; even.
         batch_area: Most units of one pass; one tile is always possible.
         blend: Whether neighbours fade into each other; else each is cut in the middle of what they share.
@@ -116,7 +116,8 @@ class Tiler(Generic[Key]):
 
     def _cut(self, key: Key, source: Tensor) -> _Work[Key]:
         height, width = source.shape[-2:]
-        shape = (min(height, self._side), min(width, self._side))
+        small = height * width <= self._side**2
+        shape = (height, width) if small else (min(height, self._side), min(width, self._side))
         rows = _starts(height, shape[0], self._overlap)
         columns = _starts(width, shape[1], self._overlap)
         return _Work(key, source, deque((row, column) for row in rows for column in columns), shape)

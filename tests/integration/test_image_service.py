@@ -118,6 +118,16 @@ async def test_the_chat_model_adds_details_first(service, client, server, async_
     assert told == 2, "the front-end hears of the pictures alone"
 
 
+async def test_pictures_outlive_the_details(service, client, server, async_redis):
+    prompt = image_prompt(enhance=True)
+    with worker(config(server.url)), worker(image_config(server.url)):
+        await service.imagine(prompt)
+        _, event = await followed(service, prompt.job_id)
+    await async_redis.delete(*[key async for key in async_redis.scan_iter(keys.text("*"))])
+    updates, again = await followed(service, prompt.job_id)
+    assert (enhanced_in(updates), again) == ([], event)
+
+
 async def test_whoever_follows_goes_on_where_another_was_killed(service, client, server, async_redis):
     prompt = image_prompt(enhance=True)
     with worker(config(server.url)):

@@ -22,7 +22,7 @@ from tests.image_models import (
     encoded,
     half_mask,
     new_engine,
-    pixels,
+    open_rgb,
     request,
     tiny_family,
     tiny_upscaler,
@@ -140,7 +140,7 @@ def test_strength_decides_how_much_of_an_initial_picture_stays() -> None:
 
 def test_inpainting_keeps_every_pixel_that_is_not_masked() -> None:
     drawn = draw(new_engine(), request("a", init_image=encoded(), mask_image=half_mask(), strength=1.0)).pixels("a")
-    original = pixels(encoded())
+    original = open_rgb(encoded())
     assert np.abs(drawn[:, :16] - original[:, :16]).max() <= 1
     assert np.abs(drawn[:, 16:] - original[:, 16:]).max() > 8
 
@@ -244,7 +244,7 @@ def test_previews_come_early_and_regularly_and_show_all_pictures() -> None:
 def test_the_last_preview_resembles_the_picture() -> None:
     drawn = draw(new_engine(), request("a", num_inference_steps=20, preview_every_steps=19))
     last = [event.preview for event in drawn.progress["a"] if event.preview][-1]
-    assert np.corrcoef(pixels(last).ravel(), drawn.pixels("a").ravel())[0, 1] > 0.95
+    assert np.corrcoef(open_rgb(last).ravel(), drawn.pixels("a").ravel())[0, 1] > 0.95
 
 
 def test_usage_counts_steps_time_and_tokens() -> None:

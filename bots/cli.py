@@ -18,6 +18,7 @@ COMMANDS = {
     "down": ("bots.commands.down:command", "Stop what `palaver up` or `palaver chat --keep` left running."),
     "worker": ("bots.commands.worker:command", "Run workers for some kinds of model on some devices."),
     "discord": ("bots.commands.discord_bot:command", "Run the Discord front-end."),
+    "slack": ("bots.commands.slack_bot:command", "Run the Slack front-end: Socket Mode, or HTTP with --http."),
     "models": ("bots.commands.models:command", "List, pull, verify and remove models."),
     "status": ("bots.commands.status:command", "Show server, queues, workers and who waits."),
 }

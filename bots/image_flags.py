@@ -1,7 +1,7 @@
 """What a person writes behind ``/imagine``: a prompt and flags such as ``--ar 16:9 --n 4``, on any platform.
 
 A flag begins with two dashes at the start of a word, or with the one long dash that keyboards make of them. Its value
-is the next word or what stands in quotes; that of ``--negative`` reaches to the next flag. Everything else is the prompt.
+is the next word or what stands in quotes; that of ``--negative`` reaches to the next flag. All else is the prompt.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -44,7 +44,7 @@ class ParsedPrompt:
 
     prompt: str
     negative_prompt: str = ""
-    options: ImageOptions = ImageOptions()
+    options: ImageOptions = field(default_factory=ImageOptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,73 @@
+"""Slash commands: each is answered privately at once, and what it begins appears in the channel."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from bots.slack_bot import wording
+from bots.slack_bot.blocks import Block
+from bots.slack_bot.chat import Chat
+from bots.slack_bot.intake import Intake
+from bots.slack_bot.payloads import Command
+from bots.slack_bot.whisper import Whisper
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The private answer to a command.
+
+    Attributes:
+        text: In ``mrkdwn``; nothing for none.
+        shown: Blocks instead of the bare text.
+    """
+
+    text: str = ""
+    shown: list[Block] = field(default_factory=list)
+
+
+class Commands:
+    """What commands do.
+
+    Args:
+        intake: Begins work.
+        chat: Questions.
+        whisper: Tells somebody why not, when the private answer has been given.
+    """
+
+    def __init__(self, intake: Intake, chat: Chat, whisper: Whisper) -> None:
+        self._intake = intake
+        self._chat = chat
+        self._whisper = whisper
+        self._known: dict[str, Callable[[Command], Awaitable[Reply]]] = {
+            "chat": self._chat_command,
+            "ask": self._ask,
+        }
+
+    async def run(self, command: Command) -> Reply:
+        """Run a command; returns what to answer it with, soon enough for the platform."""
+        known = self._known.get(command.name.lstrip("/").lower())
+        return await known(command) if known else Reply(wording.HELP)
+
+    async def _chat_command(self, command: Command) -> Reply:
+        return await self._question(command, wording.ON_IT)
+
+    async def _ask(self, command: Command) -> Reply:
+        return await self._question(command, f"{wording.ON_IT} {wording.NO_KNOWLEDGE}")
+
+    async def _question(self, command: Command, reply: str) -> Reply:
+        if not command.text:
+            return Reply(wording.ASK_SOMETHING.format(command=command.name))
+        refusals: list[str] = []
+        answered = False
+
+        async def tell(why: str) -> None:
+            if not answered:
+                refusals.append(why)
+                return
+            place = (command.workspace, command.response_url, command.channel, command.user)
+            await self._whisper.back(*place, why)
+
+        await self._intake.begin(self._chat.command(command, tell), "a command")
+        answered = True
+        return Reply(refusals[0] if refusals else reply)

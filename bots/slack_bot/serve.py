@@ -106,7 +106,7 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         surfaces = Surfaces(workspaces, settings.slack, outbounds, claims, origin, urls)
         dispatch = Dispatch(
             service,
-            Promises(connection, FRONT_END),
+            Promises(connection, FRONT_END, settings.slack.lease_s),
             Ledger(connection, FRONT_END),
             EventStream(connection, FRONT_END, secrets.token_hex(8)),
             surfaces.open,

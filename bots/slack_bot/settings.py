@@ -24,6 +24,7 @@ class SlackSettings(BaseModel):
         stream_life_s: A stream is ended after this long and its message edited from then on; the platform ends streams
             at about 300 s.
         max_file_bytes: Larger attached files are not read.
+        lease_s: Answers of a front-end process that has given no sign of life for so long are taken over by another.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class SlackSettings(BaseModel):
     streaming: bool = True
     stream_life_s: float = Field(default=240.0, gt=0, le=290)
     max_file_bytes: int = Field(default=200_000, ge=0, le=10_000_000)
+    lease_s: float = Field(default=10.0, ge=1)
 
     @field_validator("api_base_url")
     @classmethod

@@ -12,9 +12,9 @@ import pytest_asyncio
 import redis
 
 from tests.bot_process import BotProcess, running
-from tests.engines import answer
 from tests.fake_workspace.content import Message
 from tests.fake_workspace.server import FakeWorkspace
+from tests.slack_answers import answers, asked, quiet, right
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
 from workers import keys
@@ -39,33 +39,6 @@ async def slack(queue):
 @pytest.fixture
 def fake(slack) -> FakeWorkspace:
     return slack[0]
-
-
-def asked(tokens: int = 5, **orders: object) -> str:
-    return json.dumps({"tokens": tokens, **orders})
-
-
-def right(question: str) -> str:
-    return answer(question, json.loads(question)["tokens"]).strip()
-
-
-async def answers(fake: FakeWorkspace, channel: str, thread: str, count: int = 1) -> list[Message]:
-    """The thread's messages once so many of them are complete."""
-
-    def there() -> list[Message]:
-        found = fake.thread(channel, thread)
-        done = [each for each in found if not each.streaming and "stop" not in str([*each.buttons])]
-        return found if len(done) >= count else []
-
-    found: list[Message] = await fake.wait(there, f"{count} answers in {channel}")
-    return found
-
-
-async def quiet(fake: FakeWorkspace) -> None:
-    """Until the bot has had time for whatever it might do; it has when it has answered something newer."""
-    question = asked(2)
-    ts = await fake.say("U999", "D999", question)
-    await answers(fake, "D999", ts)
 
 
 # Where and what is answered

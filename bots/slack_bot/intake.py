@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from bots.delivery import wording
 from bots.delivery.dispatch import Dispatch
+from bots.image_prompt import ImagePrompt
 from bots.service import Prompt
 from workers.errors import ContractError, RedisUnavailableError, RefusedError
 
@@ -69,7 +70,7 @@ class Intake:
                 await asyncio.sleep(pause_s)
         return await work()
 
-    async def ask(self, prompt: Prompt, tell: Tell) -> None:
+    async def ask(self, prompt: Prompt | ImagePrompt, tell: Tell) -> None:
         """Hand a prompt on, however often Redis must be asked.
 
         Args:

@@ -10,10 +10,12 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promises
+from bots.request_records import RequestRecords
 from bots.service import ChatService
 from bots.settings import Settings
 from bots.slack_bot import app as bolt
@@ -34,8 +36,6 @@ from bots.slack_bot.surfaces import Surfaces
 from bots.slack_bot.target import FRONT_END
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.workspaces import Workspaces
-from workers import redis_connection
-from workers.client import Client
 from workers.results import EventStream
 
 _log = logging.getLogger("palaver.slack")
@@ -95,9 +95,8 @@ class _Parts:
 
 @contextlib.asynccontextmanager
 async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_Parts]:
-    connection = redis_connection.connect_async(settings.redis, settings.data_dir)
-    sync_connection = redis_connection.connect(settings.redis, settings.data_dir)
-    async with Client(connection, sync_connection, settings.limits.chat, settings.worker) as client:
+    async with client_of(settings) as client:
+        connection = client.connection
         conversations = Conversations(connection, settings.conversation)
         service = ChatService(client, conversations)
         claims = Claims(connection, settings.conversation.retention_s)
@@ -106,6 +105,8 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         surfaces = Surfaces(workspaces, settings.slack, outbounds, claims, origin, urls)
         dispatch = Dispatch(
             service,
+            client,
+            RequestRecords(connection),
             Promises(connection, FRONT_END, settings.slack.lease_s),
             Ledger(connection, FRONT_END),
             EventStream(connection, FRONT_END, secrets.token_hex(8)),

@@ -114,7 +114,7 @@ class ChannelSurface:
 
     async def announce(self, view: View) -> bool:
         """Show a waiting line as the session's status, with the platform's own Stop."""
-        if not view.waiting or not self._streamable:
+        if not view.waiting or view.pictures or not self._streamable:
             return False
         place = {"channel_id": self._target.channel, "thread_ts": self._target.thread}
         try:

@@ -125,3 +125,5 @@ async def running(
             yield fake, bot
         finally:
             bot.end()
+            if os.environ.get("SHOW_BOT"):
+                sys.stdout.write(bot.read_log()[-6000:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,6 +19,9 @@ from bots.slack_bot.interactions import Interactions
 from bots.slack_bot.workspaces import Workspace, Workspaces
 
 Body = dict[str, Any]
+
+#: Bolt reads these by itself, and would mix its own way of authorizing with ours.
+_READ_BY_BOLT = ("SLACK_BOT_TOKEN", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET")
 
 
 class Listeners:
@@ -150,9 +154,11 @@ def build(workspaces: Workspaces, listeners: Listeners, signing_secret: str) -> 
             bot_user_id=workspace.bot_user,
         )
 
+    for name in _READ_BY_BOLT:
+        os.environ.pop(name, None)
     app = AsyncApp(
         name="palaver",
-        client=workspaces.client(""),
+        client=workspaces.client(None),
         authorize=authorize,
         signing_secret=signing_secret,
         # A listener acknowledges when its work is durable, not before: see ``bots.slack_bot.intake``.

@@ -232,7 +232,7 @@ class Workspaces:
         else:
             self._known[workspace.team] = workspace
 
-    def client(self, token: str) -> AsyncWebClient:
+    def client(self, token: str | None) -> AsyncWebClient:
         """A client of the Web API with this token, over the shared connections."""
         client = AsyncWebClient(
             token=token,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 import pytest_asyncio
@@ -24,12 +26,26 @@ LONG = asked(120, step_s=0.025)
 QUICK = {"PALAVER_SLACK__LEASE_S": "1.5"}
 
 
-@pytest.fixture(scope="module")
-def queue():
+@contextlib.contextmanager
+def served() -> Iterator[ValkeyProcess]:
     server = ValkeyProcess(persist=False).start()
     with worker(config(server.url)):
         yield server
     server.remove()
+
+
+@pytest.fixture(scope="module")
+def queue():
+    """Of the streaming workspace."""
+    with served() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def other_queue():
+    """Of bots that live for one test: what one front-end leaves behind, another one of the same queue takes over."""
+    with served() as server:
+        yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -39,11 +55,12 @@ async def streaming(queue):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def editing(queue):
+async def editing():
     """A workspace without streams and agents: answers are edited messages with a stop button of ours."""
     rules = Rules(streaming=False, agent=False)
-    async with running(queue.url, rules, **QUICK) as pair:
-        yield pair
+    with served() as server:
+        async with running(server.url, rules, **QUICK) as pair:
+            yield pair
 
 
 @pytest.fixture
@@ -120,12 +137,12 @@ async def test_a_lost_reply_doubles_nothing(way, method, ways):
 
 
 @pytest.mark.kill
-async def test_a_stopped_front_end_hands_over(queue):
-    async with running(queue.url) as (fake, first):
+async def test_a_stopped_front_end_hands_over(other_queue):
+    async with running(other_queue.url) as (fake, first):
         ts = await fake.say("U6", "C6", "{bot} " + LONG)
         await begun(fake, "C6", ts)
         assert first.stop() == 0
-        second = BotProcess(fake, queue.url)
+        second = BotProcess(fake, other_queue.url)
         try:
             await second.start()
             await exactly(fake, "C6", ts, right(LONG))
@@ -136,16 +153,16 @@ async def test_a_stopped_front_end_hands_over(queue):
 # Streams
 
 
-async def test_a_stream_that_dies_is_finished_by_an_edit(queue):
-    async with running(queue.url, Rules(stream_life_s=1.0)) as (fake, _):
+async def test_a_stream_that_dies_is_finished_by_an_edit(other_queue):
+    async with running(other_queue.url, Rules(stream_life_s=1.0)) as (fake, _):
         ts = await fake.say("U7", "C7", "{bot} " + LONG)
         only = await exactly(fake, "C7", ts, right(LONG))
         assert only.stream_died
         assert only.edits
 
 
-async def test_a_stream_is_left_before_it_dies(queue):
-    async with running(queue.url, PALAVER_SLACK__STREAM_LIFE_S="1.0") as (fake, _):
+async def test_a_stream_is_left_before_it_dies(other_queue):
+    async with running(other_queue.url, PALAVER_SLACK__STREAM_LIFE_S="1.0") as (fake, _):
         ts = await fake.say("U8", "C8", "{bot} " + LONG)
         only = await exactly(fake, "C8", ts, right(LONG))
         assert not only.stream_died
@@ -153,8 +170,8 @@ async def test_a_stream_is_left_before_it_dies(queue):
         assert fake.called("chat.stopStream", "ok")
 
 
-async def test_streams_can_be_switched_off(queue):
-    async with running(queue.url, PALAVER_SLACK__STREAMING="false") as (fake, _):
+async def test_streams_can_be_switched_off(other_queue):
+    async with running(other_queue.url, PALAVER_SLACK__STREAMING="false") as (fake, _):
         ts = await fake.say("U9", "C9", "{bot} " + asked(5))
         await exactly(fake, "C9", ts, right(asked(5)))
         assert not fake.called("chat.startStream")

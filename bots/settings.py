@@ -19,7 +19,7 @@ import pydantic_settings
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from bots.slack_bot.settings import SlackSettings
+from bots.slack_settings import SlackSettings
 from generation.data_dir import default_data_dir
 from workers.contract import Kind
 from workers.errors import SettingsError

@@ -14,7 +14,7 @@ from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.signature import SignatureVerifier
 
-from bots.slack_bot.settings import SlackSettings
+from bots.slack_settings import SlackSettings
 
 _MOST_BYTES = 2 * 2**20
 _WINDOW_S = 300.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.parse
 
-from bots.slack_bot.settings import DEFAULT_API_BASE_URL
+from bots.slack_settings import DEFAULT_API_BASE_URL
 
 
 class Origin:

@@ -6,8 +6,8 @@ from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 
 from bots.delivery.surface import SlowDownError
-from bots.slack_bot.settings import SlackSettings
 from bots.slack_bot.workspaces import ApiRefusedError, Workspace, Workspaces, proxy_for
+from bots.slack_settings import SlackSettings
 from workers.errors import SettingsError
 
 #: After a connection has broken without a word, the library looks at it this often.

@@ -11,11 +11,11 @@ from bots.slack_bot.claims import Claims
 from bots.slack_bot.origin import Origin
 from bots.slack_bot.outbound import Outbounds
 from bots.slack_bot.private_surfaces import DirectSurface, ResponseSurface, ResponseUrls
-from bots.slack_bot.settings import SlackSettings
 from bots.slack_bot.surface import ChannelSurface
 from bots.slack_bot.target import Target
 from bots.slack_bot.uploads import Uploads
 from bots.slack_bot.workspaces import Workspace, Workspaces
+from bots.slack_settings import SlackSettings
 from workers.contract import Event, ReplyTo
 from workers.errors import WorkersError
 

@@ -19,7 +19,7 @@ from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.delivery.surface import GoneError, SlowDownError, SurfaceError
-from bots.slack_bot.settings import SlackSettings
+from bots.slack_settings import SlackSettings
 from workers.errors import SettingsError, WorkersError
 
 _TIMEOUT_S = 20

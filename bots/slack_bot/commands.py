@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
-from bots.slack_bot import wording
+from bots import image_flags
+from bots.image_flags import FlagError
+from bots.slack_bot import markup, wording
 from bots.slack_bot.blocks import Block
 from bots.slack_bot.chat import Chat
-from bots.slack_bot.intake import Intake
+from bots.slack_bot.imagine import Imagine
+from bots.slack_bot.intake import Intake, Tell
 from bots.slack_bot.payloads import Command
 from bots.slack_bot.whisper import Whisper
 
@@ -32,16 +36,19 @@ class Commands:
     Args:
         intake: Begins work.
         chat: Questions.
+        imagine: Pictures.
         whisper: Tells somebody why not, when the private answer has been given.
     """
 
-    def __init__(self, intake: Intake, chat: Chat, whisper: Whisper) -> None:
+    def __init__(self, intake: Intake, chat: Chat, imagine: Imagine, whisper: Whisper) -> None:
         self._intake = intake
         self._chat = chat
+        self._imagine = imagine
         self._whisper = whisper
         self._known: dict[str, Callable[[Command], Awaitable[Reply]]] = {
             "chat": self._chat_command,
             "ask": self._ask,
+            "imagine": self._imagine_command,
         }
 
     async def run(self, command: Command) -> Reply:
@@ -58,6 +65,17 @@ class Commands:
     async def _question(self, command: Command, reply: str) -> Reply:
         if not command.text:
             return Reply(wording.ASK_SOMETHING.format(command=command.name))
+        return await self._begin(command, lambda tell: self._chat.command(command, tell), reply)
+
+    async def _imagine_command(self, command: Command) -> Reply:
+        try:
+            parsed = image_flags.parse(command.text)
+        except FlagError as error:
+            return Reply(f"{markup.escaped(str(error))}\n\n{wording.FLAGS}")
+        return await self._begin(command, lambda tell: self._imagine.command(command, parsed, tell), wording.DRAWING)
+
+    async def _begin(self, command: Command, work: Callable[[Tell], Coroutine[Any, Any, None]], reply: str) -> Reply:
+        """Begin something; returns the answer to the command, or why it was not taken."""
         refusals: list[str] = []
         answered = False
 
@@ -68,6 +86,6 @@ class Commands:
             place = (command.workspace, command.response_url, command.channel, command.user)
             await self._whisper.back(*place, why)
 
-        await self._intake.begin(self._chat.command(command, tell), "a command")
+        await self._intake.begin(work(tell), "a command")
         answered = True
         return Reply(refusals[0] if refusals else reply)

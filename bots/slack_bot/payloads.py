@@ -107,7 +107,7 @@ class Command:
     @property
     def key(self) -> str:
         """The same for the same command."""
-        return f"c-{_digest(self.trigger_id)}"
+        return f"c-{digest(self.trigger_id)}"
 
     @property
     def direct(self) -> bool:
@@ -144,6 +144,7 @@ class Press:
         message: Under which message, nothing in views.
         thread: In which thread, if any.
         view_id: In which view, if any.
+        files: Pictures that the message shows.
     """
 
     workspace: Workspace
@@ -157,11 +158,12 @@ class Press:
     trigger_id: str
     response_url: str
     view_id: str
+    files: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """The same for the same press."""
-        return f"b-{_digest(self.trigger_id)}"
+        return f"b-{digest(self.trigger_id)}"
 
 
 def press(body: dict[str, Any], workspace: Workspace) -> Press:
@@ -180,6 +182,7 @@ def press(body: dict[str, Any], workspace: Workspace) -> Press:
         trigger_id=str(body.get("trigger_id", "")),
         response_url=str(body.get("response_url", "")),
         view_id=str((body.get("view") or {}).get("id", "")),
+        files=tuple(str(each["slack_file"]["id"]) for each in message.get("blocks", []) if each.get("slack_file")),
     )
 
 
@@ -193,7 +196,8 @@ def identifier(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """A short name for something that happened once."""
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

@@ -26,6 +26,7 @@ from bots.slack_bot.commands import Commands
 from bots.slack_bot.files import Files
 from bots.slack_bot.home import Home
 from bots.slack_bot.http_mode import HttpMode
+from bots.slack_bot.imagine import Imagine
 from bots.slack_bot.intake import Intake
 from bots.slack_bot.interactions import Interactions
 from bots.slack_bot.members import Members
@@ -99,6 +100,7 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         connection = client.connection
         conversations = Conversations(connection, settings.conversation)
         service = ChatService(client, conversations)
+        records = RequestRecords(connection)
         claims = Claims(connection, settings.conversation.retention_s)
         origin, outbounds = Origin(settings.slack.api_base_url), Outbounds()
         urls = ResponseUrls(workspaces.session, origin)
@@ -106,7 +108,7 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         dispatch = Dispatch(
             service,
             client,
-            RequestRecords(connection),
+            records,
             Promises(connection, FRONT_END, settings.slack.lease_s),
             Ledger(connection, FRONT_END),
             EventStream(connection, FRONT_END, secrets.token_hex(8)),
@@ -116,8 +118,9 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         intake, whisper, members = Intake(dispatch), Whisper(urls), Members()
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes)
         chat = Chat(intake, conversations, claims, files, whisper)
-        commands = Commands(intake, chat, whisper)
-        interactions = Interactions(service, conversations, members, whisper)
+        imagine = Imagine(intake, client, records, members)
+        commands = Commands(intake, chat, imagine, whisper)
+        interactions = Interactions(intake, service, conversations, imagine, members, whisper)
         listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, Home(outbounds))
         yield _Parts(listeners, dispatch, intake)
 

@@ -23,7 +23,7 @@ from bots.slack_bot import blocks, wording
 from bots.slack_bot.claims import Claims
 from bots.slack_bot.markup import defused, escaped, measure
 from bots.slack_bot.outbound import Outbound
-from bots.slack_bot.target import Target
+from bots.slack_bot.target import IMAGE, Target
 from bots.slack_bot.uploads import Uploads
 from bots.slack_bot.workspaces import ApiRefusedError, PlaceGoneError, Workspace
 
@@ -167,7 +167,7 @@ class ChannelSurface:
 
     @property
     def _streamable(self) -> bool:
-        wanted = bool(self._stream_life_s and self._target.thread)
+        wanted = bool(self._stream_life_s and self._target.thread) and self._target.kind != IMAGE
         return wanted and self._outbound.streams.there and self._outbound.agent.there
 
     async def _start_stream(self, view: View) -> str | None:

@@ -12,7 +12,7 @@ from bots.slack_bot.origin import Origin
 from bots.slack_bot.outbound import Outbounds
 from bots.slack_bot.private_surfaces import DirectSurface, ResponseSurface, ResponseUrls
 from bots.slack_bot.surface import ChannelSurface
-from bots.slack_bot.target import Target
+from bots.slack_bot.target import IMAGE, Target
 from bots.slack_bot.uploads import Uploads
 from bots.slack_bot.workspaces import Workspace, Workspaces
 from bots.slack_settings import SlackSettings
@@ -65,7 +65,7 @@ class Surfaces:
         del event
         target = Target.of(promise.reply)
         workspace = self._workspaces.find(target.team, target.enterprise) if target else None
-        if target is None or workspace is None or not target.thread:
+        if target is None or workspace is None or not target.thread or target.kind == IMAGE:
             return
         others = self._at_work.get(target.place, set())
         others.discard(promise.job_id)

@@ -8,6 +8,7 @@ from typing import Any
 from workers.contract import ReplyTo
 
 FRONT_END = "slack"
+IMAGE = "image"
 _QUESTION_CHARS = 1_000
 
 
@@ -26,6 +27,7 @@ class Target:
         response_url: Of a command: another way of answering, for channels that the bot may not write in.
         made: When the command came, Unix seconds.
         title: What the agent's session is called.
+        kind: ``image`` for pictures, which are shown in messages and have a stop button of ours.
     """
 
     team: str
@@ -38,6 +40,7 @@ class Target:
     response_url: str = ""
     made: str = ""
     title: str = ""
+    kind: str = ""
 
     def reply(self) -> ReplyTo:
         """The reply handle."""

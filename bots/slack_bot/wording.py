@@ -12,12 +12,20 @@ NO_KNOWLEDGE = "No knowledge base is connected, so the model answers from what i
 NOT_HERE = "I cannot write in that conversation, so the answer comes to you alone. Invite me there to share it."
 TOO_LATE = "That took too long for Slack to open a window. Please press the button again."
 UNREADABLE = "Not read: {files}."
+NO_RECORD = "What was asked here is no longer on record. Please ask again with /imagine."
+NOT_YOURS = "Only the person who asked, or an admin of the workspace, can do that."
+OTHER_WORKSPACE = "This belongs to another workspace."
+ENDED = "It has ended already."
 UNKNOWN_BUTTON = "This button belongs to an older version and does nothing any more."
 HELP = (
     "*Ask me anything.* Mention me in a channel and I answer in a thread, where you go on without mentioning me; or "
     "write to me directly.\n"
     "`/chat` asks a question here, `/imagine` draws pictures, `/ask` asks the knowledge base, `/usage` shows what you "
     "have used, `/forget` deletes what I remember of this conversation, `/privacy` tells what is kept."
+)
+FLAGS = (
+    "Flags: `--ar 16:9` width to height, `--n 4` how many, `--seed 7`, `--steps 20`, `--style name`, `--guidance 5`, "
+    "`--negative what it does not show`."
 )
 MACHINE = "Answers and pictures are made by a machine and can be wrong."
 

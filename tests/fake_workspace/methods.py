@@ -57,6 +57,7 @@ def _post(api: WebApi, team: Team, args: dict[str, Any]) -> dict[str, Any]:
             raise ApiError("markdown_text_conflict")
         blocks = [{"type": "markdown", "text": args["markdown_text"]}]
     content.check_message(args.get("text", ""), blocks, content.MAX_POST_TEXT)
+    _check_pictures(api, blocks)
     thread_ts = args.get("thread_ts")
     if thread_ts and not workspace.find(args["channel"], thread_ts):
         raise ApiError("thread_not_found")
@@ -81,6 +82,14 @@ def _ephemeral(api: WebApi, team: Team, args: dict[str, Any]) -> dict[str, Any]:
     return {"message_ts": message.ts}
 
 
+def _check_pictures(api: WebApi, blocks: list[dict[str, Any]]) -> None:
+    for block in blocks:
+        if "slack_file" in block:
+            file = api.workspace.uploads.get(block["slack_file"].get("id", ""))
+            if file is None or not file.done:
+                raise ApiError("invalid_blocks", why="a file that is not there")
+
+
 def _own(api: WebApi, team: Team, args: dict[str, Any], error: str) -> Message:
     _needed(args, "channel", "ts")
     message = api.workspace.find(args["channel"], args["ts"])
@@ -100,6 +109,7 @@ def _update(api: WebApi, team: Team, args: dict[str, Any]) -> dict[str, Any]:
     if args.get("markdown_text"):
         blocks = [{"type": "markdown", "text": args["markdown_text"]}]
     content.check_message(args.get("text", ""), blocks or [], content.MAX_UPDATE_TEXT)
+    _check_pictures(api, blocks or [])
     message.text, message.blocks = args.get("text", ""), blocks if blocks is not None else message.blocks
     message.metadata = args.get("metadata") or message.metadata
     message.edits += 1

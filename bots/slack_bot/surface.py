@@ -22,7 +22,7 @@ from bots.delivery.surface import ExpiredError, GoneError, SlowDownError, Surfac
 from bots.slack_bot import blocks, wording
 from bots.slack_bot.claims import Claims
 from bots.slack_bot.markup import defused, escaped, measure
-from bots.slack_bot.outbound import Outbound
+from bots.slack_bot.outbound import Outbound, patiently
 from bots.slack_bot.target import IMAGE, Target
 from bots.slack_bot.uploads import Uploads
 from bots.slack_bot.workspaces import ApiRefusedError, PlaceGoneError, Workspace
@@ -119,11 +119,17 @@ class ChannelSurface:
         place = {"channel_id": self._target.channel, "thread_ts": self._target.thread}
         try:
             if not self._processing:
+                if self._outbound.sessions.wait_s("edit") > 0:
+                    return False
+                self._outbound.sessions.spend()
                 await self._begin_session(place)
             await self._workspace.call("assistant.threads.setStatus", **place, status=wording.status(view.text))
         except ApiRefusedError as error:
             _log.info("workspace %s has no agent sessions (%s)", self._workspace.team, error.error)
             self._outbound.agent.missing()
+            return False
+        except SlowDownError as refusal:
+            self._outbound.sessions.block(refusal.retry_after_s)
             return False
         return True
 
@@ -151,7 +157,8 @@ class ChannelSurface:
         if stream is None:
             await self._update(message_id, view)
         elif not await self._grow(message_id, stream, view):
-            await self._end_stream(message_id)
+            if message_id in self._streams:
+                await self._end_stream(message_id)
             await self._update(message_id, view)
 
     async def delete(self, message_id: str) -> None:
@@ -204,17 +211,13 @@ class ChannelSurface:
         alive = time.monotonic() - stream.began_s < self._stream_life_s
         if not (stream.certain and alive and text.startswith(stream.sent)) or view.pictures:
             return False
-        new, stream.certain = text[len(stream.sent) :], False
-        place = {"channel": self._target.channel, "ts": ts}
+        stream.certain = False
         try:
-            if view.complete:
-                under = blocks.rows(view.buttons) or None
-                await self._workspace.call("chat.stopStream", **place, markdown_text=new or None, blocks=under)
-                del self._streams[ts]
-            elif new:
-                await self._workspace.call("chat.appendStream", **place, markdown_text=new)
+            await self._append(ts, stream, text, view)
         except ApiRefusedError as error:
-            if error.error not in _STREAM_OVER:
+            if error.error in _STREAM_OVER:
+                del self._streams[ts]
+            else:
                 _log.info("a stream of workspace %s takes no more (%s)", self._workspace.team, error.error)
             return False
         except SlowDownError:
@@ -223,25 +226,40 @@ class ChannelSurface:
         stream.sent, stream.certain = text, True
         return True
 
+    async def _append(self, ts: str, stream: _Stream, text: str, view: View) -> None:
+        new = text[len(stream.sent) :]
+        if new and (not view.complete or self._outbound.stops.wait_s("final") > 0):
+            # Also where its end has to wait: everything can be read before.
+            await self._workspace.call("chat.appendStream", channel=self._target.channel, ts=ts, markdown_text=new)
+            stream.sent, new = text, ""
+        if view.complete:
+            await self._stop_stream(ts, new, blocks.rows(view.buttons) or None)
+            del self._streams[ts]
+
     async def _end_stream(self, ts: str) -> None:
         """Close a stream, whatever it shows."""
         with contextlib.suppress(ApiRefusedError):  # it is closed already
-            await self._workspace.call("chat.stopStream", channel=self._target.channel, ts=ts)
+            await self._stop_stream(ts)
         self._streams.pop(ts, None)
+
+    async def _stop_stream(self, ts: str, text: str = "", under: list[blocks.Block] | None = None) -> None:
+        arguments = {"channel": self._target.channel, "ts": ts, "markdown_text": text or None, "blocks": under}
+        await patiently(self._outbound.stops, lambda: self._workspace.call("chat.stopStream", **arguments))
 
     # Messages
 
     async def _post(self, view: View, place: Place) -> str:
+        arguments = {
+            "channel": self._target.channel,
+            "thread_ts": self._target.thread or None,
+            "metadata": {"event_type": _METADATA, "event_payload": {"place": place.nonce}},
+            "unfurl_links": False,
+            "unfurl_media": False,
+            **await self._content(view),
+        }
+        budget = self._outbound.posts(self._target.channel)
         try:
-            answer = await self._workspace.call(
-                "chat.postMessage",
-                channel=self._target.channel,
-                thread_ts=self._target.thread or None,
-                metadata={"event_type": _METADATA, "event_payload": {"place": place.nonce}},
-                unfurl_links=False,
-                unfurl_media=False,
-                **await self._content(view),
-            )
+            answer = await patiently(budget, lambda: self._workspace.call("chat.postMessage", **arguments))
         except PlaceGoneError as error:
             if error.error in _NOT_THERE and self._fallback is not None:
                 raise ExpiredError(str(error)) from None

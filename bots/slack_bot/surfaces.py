@@ -9,7 +9,7 @@ from bots.delivery.promises import Promise
 from bots.delivery.surface import Surface, SurfaceError
 from bots.slack_bot.claims import Claims
 from bots.slack_bot.origin import Origin
-from bots.slack_bot.outbound import Outbounds
+from bots.slack_bot.outbound import Outbounds, patiently
 from bots.slack_bot.private_surfaces import DirectSurface, ResponseSurface, ResponseUrls
 from bots.slack_bot.surface import ChannelSurface
 from bots.slack_bot.target import IMAGE, Target
@@ -75,8 +75,9 @@ class Surfaces:
         if not (self._stream_life_s and self._outbounds.of(workspace.team).agent.there):
             return
         place = {"channel_id": target.channel, "thread_ts": target.thread}
+        sessions = self._outbounds.of(workspace.team).sessions
         try:
-            await workspace.call("agents.sessions.setStatus", **place, status="active")
+            await patiently(sessions, lambda: workspace.call("agents.sessions.setStatus", **place, status="active"))
         except (SurfaceError, WorkersError) as error:
             _log.info("workspace %s: a session's status was not set: %s", workspace.team, error)
 

@@ -90,11 +90,14 @@ class BotProcess:
         self._process.kill()
         self._process.wait(20)
 
-    def stop(self) -> int:
-        """Orderly; returns the exit code."""
+    async def stop(self) -> int:
+        """Orderly; returns the exit code. The platform, which runs on this loop, must be able to say goodbye."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(30)
+        async with asyncio.timeout(30):
+            while (code := self._process.poll()) is None:
+                await asyncio.sleep(0.02)
+        return code
 
     def end(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -141,7 +141,7 @@ async def test_a_stopped_front_end_hands_over(other_queue):
     async with running(other_queue.url) as (fake, first):
         ts = await fake.say("U6", "C6", "{bot} " + LONG)
         await begun(fake, "C6", ts)
-        assert first.stop() == 0
+        assert await first.stop() == 0
         second = BotProcess(fake, other_queue.url)
         try:
             await second.start()
@@ -182,7 +182,7 @@ async def test_more_answers_than_streams_are_edited_messages(streaming):
 
     async def one(number: int) -> None:
         question = asked(30 + number, step_s=0.02)
-        ts = await fake.say("U10", f"D1{number:02}", question)
+        ts = await fake.say(f"U1{number:02}", f"D1{number:02}", question)
         await exactly(fake, f"D1{number:02}", ts, right(question))
 
     before = len(fake.called("chat.startStream"))

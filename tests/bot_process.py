@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.fake_workspace.rules import Rules
@@ -38,7 +38,7 @@ class BotProcess:
         self._directory = Path(tempfile.mkdtemp(prefix="plb"))
         self.log = self._directory / "bot.log"
         own = {name: value for name, value in os.environ.items() if not name.upper().startswith(_FOREIGN)}
-        tokens = ",".join(team.bot_token for team in fake.teams.values())
+        tokens = ",".join(dict.fromkeys(team.bot_token for team in fake.teams.values()))
         self._environment = own | {
             "PALAVER_DATA_DIR": str(self._directory),
             "PALAVER_LOG_LEVEL": "debug",
@@ -115,18 +115,20 @@ async def running(
     redis_url: str,
     rules: Rules | None = None,
     http: bool = False,
-    teams: Iterator[str] | tuple[str, ...] = (),
+    teams: tuple[str, ...] = (),
+    organizations: dict[str, tuple[str, ...]] | None = None,
     **settings: str,
 ) -> AsyncIterator[tuple[FakeWorkspace, BotProcess]]:
     """A platform and a bot that serves it."""
     async with FakeWorkspace(rules) as fake:
         for team in teams:
             fake.add_team(team)
+        for enterprise, members in (organizations or {}).items():
+            for team in members:
+                fake.add_team(team, enterprise, org_install=True)
         bot = BotProcess(fake, redis_url, http, **settings)
         try:
             await bot.start()
             yield fake, bot
         finally:
             bot.end()
-            if os.environ.get("SHOW_BOT"):
-                sys.stdout.write(bot.read_log()[-6000:])

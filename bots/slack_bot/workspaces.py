@@ -245,11 +245,16 @@ class Workspaces:
         return client
 
     def find(self, team: str | None, enterprise: str | None = None) -> Workspace | None:
-        """The workspace of a team, installed there or in its whole organization; None if the bot is in neither."""
+        """The workspace of a team, installed there or in its whole organization; None if the bot is in neither.
+
+        Args:
+            team: Which; None where the platform speaks of an organization as a whole.
+            enterprise: Its organization.
+        """
         if team and team in self._known:
             return self._known[team]
         organization = self._organizations.get(enterprise or "")
-        return replace(organization, team=team) if organization and team else None
+        return replace(organization, team=team or organization.team) if organization else None
 
     def all(self) -> list[Workspace]:
         """Every installation."""

@@ -144,7 +144,7 @@ async def test_an_unacknowledged_event_comes_again_and_is_answered_once(fake):
 
 async def test_long_answers_are_split_and_lose_nothing(fake):
     text = " ".join(f"word{number}" for number in range(3_000))
-    ts = await fake.say("U12", "D12", json.dumps({"say": text, "step_s": 0.02}))
+    ts = await fake.say("U12", "D12", json.dumps({"say": text}))
     found = await answers(fake, "D12", ts, 3)
     assert all(len(each.body) <= 12_000 for each in found)
     assert " ".join(each.body for each in found) == text
@@ -173,7 +173,7 @@ async def test_markdown_goes_out_as_markdown(fake):
 
 async def test_a_growing_code_block_is_streamed_without_a_closing_fence(fake):
     code = "```python\n" + "\n".join(f"x{number} = {number}" for number in range(100)) + "\n```\n\nThat was it."
-    ts = await fake.say("U14", "D14", json.dumps({"say": code, "step_s": 0.015}))
+    ts = await fake.say("U14", "D14", json.dumps({"say": code, "step_s": 0.1}))
     (message,) = await answers(fake, "D14", ts)
     assert message.body == code
     assert message.edits == 0, "the stream was never given up for an edit"
@@ -183,7 +183,7 @@ async def test_a_growing_code_block_is_streamed_without_a_closing_fence(fake):
 
 async def test_nothing_that_is_written_pings(fake):
     hostile = "Hi <!channel> <!here> <!everyone|x> <@U15> <!subteam^S1|@ops> @here and @channel, `<!channel>`. "
-    ts = await fake.say("U15", "C15", "{bot} " + json.dumps({"say": hostile * 8, "step_s": 0.01}))
+    ts = await fake.say("U15", "C15", "{bot} " + json.dumps({"say": hostile * 8, "step_s": 0.1}))
     await answers(fake, "C15", ts)
     await fake.command("U15", "C15", "/chat", json.dumps({"say": hostile}).replace("<", "&lt;").replace(">", "&gt;"))
     await answers(fake, "C15", None)

@@ -133,7 +133,8 @@ class Workspace:
         self.add_team("T1")
 
     def add_team(self, team: str, enterprise: str | None = None, org_install: bool = False) -> Team:
-        number = team[1:]
+        # One installation in a whole organization has one token and one bot.
+        number = enterprise if org_install and enterprise else team[1:]
         added = Team(team, f"xoxb-{number}-secret", f"UBOT{number}", f"B{number}", enterprise, org_install)
         self.teams[team] = added
         return added

@@ -95,7 +95,7 @@ class BotProcess:
         assert self._process is not None
         self._process.terminate()
         async with asyncio.timeout(30):
-            while (code := self._process.poll()) is None:
+            while (code := self._process.poll()) is None:  # noqa: ASYNC110 - a process has no event to wait for
                 await asyncio.sleep(0.02)
         return code
 

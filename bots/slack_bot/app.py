@@ -159,7 +159,7 @@ def build(workspaces: Workspaces, listeners: Listeners, signing_secret: str) -> 
     app = AsyncApp(
         name="palaver",
         client=workspaces.client(None),
-        authorize=authorize,
+        authorize=authorize,  # type: ignore[arg-type]  # None, for workspaces unknown here, is allowed but not typed
         signing_secret=signing_secret,
         # A listener acknowledges when its work is durable, not before: see ``bots.slack_bot.intake``.
         process_before_response=True,

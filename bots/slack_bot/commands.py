@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bots import image_flags
+from bots.delivery import wording as common
 from bots.image_flags import FlagError
 from bots.slack_bot import markup, wording
+from bots.slack_bot.account import Account
 from bots.slack_bot.blocks import Block
 from bots.slack_bot.chat import Chat
 from bots.slack_bot.imagine import Imagine
 from bots.slack_bot.intake import Intake, Tell
 from bots.slack_bot.payloads import Command
 from bots.slack_bot.whisper import Whisper
+from workers.errors import WorkersError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +40,33 @@ class Commands:
         intake: Begins work.
         chat: Questions.
         imagine: Pictures.
+        account: What somebody has used, and what is kept.
         whisper: Tells somebody why not, when the private answer has been given.
+        retention_s: How long conversations are kept.
     """
 
-    def __init__(self, intake: Intake, chat: Chat, imagine: Imagine, whisper: Whisper) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        chat: Chat,
+        imagine: Imagine,
+        account: Account,
+        whisper: Whisper,
+        retention_s: int,
+    ) -> None:
         self._intake = intake
         self._chat = chat
         self._imagine = imagine
+        self._account = account
+        self._retention_s = retention_s
         self._whisper = whisper
         self._known: dict[str, Callable[[Command], Awaitable[Reply]]] = {
             "chat": self._chat_command,
             "ask": self._ask,
             "imagine": self._imagine_command,
+            "usage": self._usage,
+            "forget": self._forget,
+            "privacy": self._privacy,
         }
 
     async def run(self, command: Command) -> Reply:
@@ -73,6 +91,36 @@ class Commands:
         except FlagError as error:
             return Reply(f"{markup.escaped(str(error))}\n\n{wording.FLAGS}")
         return await self._begin(command, lambda tell: self._imagine.command(command, parsed, tell), wording.DRAWING)
+
+    async def _usage(self, command: Command) -> Reply:
+        return await self._told(command, lambda: self._account.usage(command.user))
+
+    async def _forget(self, command: Command) -> Reply:
+        return await self._told(command, lambda: self._account.forget(command.workspace, command.channel, command.user))
+
+    async def _privacy(self, command: Command) -> Reply:
+        del command
+        return Reply(wording.PRIVACY_TITLE, self._account.privacy(self._retention_s))
+
+    async def _told(self, command: Command, ask: Callable[[], Awaitable[str]]) -> Reply:
+        """Find something out and tell it, with the answer to the command if that is soon enough."""
+        found: list[str] = []
+        late = False
+
+        async def run() -> None:
+            try:
+                text = await self._intake.patiently(ask)
+            except WorkersError as error:
+                text = markup.escaped(common.refusal(error))
+            if not late:
+                found.append(text)
+                return
+            place = (command.workspace, command.response_url, command.channel, command.user)
+            await self._whisper.back(*place, text)
+
+        await self._intake.begin(run(), "a command")
+        late = True
+        return Reply(found[0]) if found else Reply(wording.LOOKING)
 
     async def _begin(self, command: Command, work: Callable[[Tell], Coroutine[Any, Any, None]], reply: str) -> Reply:
         """Begin something; returns the answer to the command, or why it was not taken."""

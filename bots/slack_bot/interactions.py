@@ -13,7 +13,9 @@ from bots.delivery.buttons import Button
 from bots.delivery.surface import GoneError, SurfaceError
 from bots.image_flags import FlagError
 from bots.service import ChatService
-from bots.slack_bot import markup, wording
+from bots.slack_bot import account, home, markup, wording
+from bots.slack_bot.account import Account
+from bots.slack_bot.home import Home
 from bots.slack_bot.imagine import Imagine
 from bots.slack_bot.intake import Intake
 from bots.slack_bot.members import Members
@@ -40,6 +42,8 @@ class Interactions:
         service: Stops jobs.
         conversations: Tells which jobs of a thread have no answer yet.
         imagine: Pictures.
+        account: What somebody has used, and what is kept.
+        home: The app's home and the workspace's configuration.
         members: Tells who may stop others' jobs.
         whisper: Tells somebody why not.
     """
@@ -50,6 +54,8 @@ class Interactions:
         service: ChatService,
         conversations: Conversations,
         imagine: Imagine,
+        account: Account,
+        home: Home,
         members: Members,
         whisper: Whisper,
     ) -> None:
@@ -57,17 +63,19 @@ class Interactions:
         self._service = service
         self._conversations = conversations
         self._imagine = imagine
+        self._account = account
+        self._home = home
         self._members = members
         self._whisper = whisper
 
     async def pressed(self, press: Press) -> None:
         """A button under an answer."""
         button = buttons.parse(press.action_id)
-        if button is None:
-            await self._tell(press, wording.UNKNOWN_BUTTON)
-            return
         try:
-            await self._act(press, button)
+            if button is not None:
+                await self._act(press, button)
+            elif not await self._account_pressed(press):
+                await self._tell(press, wording.UNKNOWN_BUTTON)
         except WorkersError as error:
             await self._tell(press, markup.escaped(str(error)))
 
@@ -85,6 +93,21 @@ class Interactions:
                 await self._open(press.workspace, press.trigger_id, form.view(text), press)
             case _:
                 await self._imagine.pressed(press, button, lambda why: self._tell(press, why))
+
+    async def _account_pressed(self, press: Press) -> bool:
+        """A button of /privacy or of the app's home; returns whether it was one."""
+        match press.action_id:
+            case account.EXPORT:
+                kept = await self._account.export(press.workspace, press.user)
+                place = (press.workspace, press.response_url, press.channel, press.user)
+                await self._whisper.back(*place, wording.PRIVACY_TITLE, kept)
+            case account.DELETE:
+                await self._tell(press, await self._account.delete(press.workspace, press.user))
+            case home.CONFIGURE:
+                await self._home.configure(press.workspace, press.user, press.trigger_id)
+            case _:
+                return False
+        return True
 
     async def session_stopped(self, workspace: Workspace, event: dict[str, Any]) -> None:
         """The platform's own Stop: everything in that thread which this person asked, or all of it for a moderator."""
@@ -119,6 +142,8 @@ class Interactions:
     async def submitted(self, workspace: Workspace, body: dict[str, Any]) -> dict[str, str]:
         """A modal; returns what is wrong with it by block."""
         view = body.get("view") or {}
+        if view.get("callback_id") == home.CONFIG_MODAL:
+            return await self._home.configured(workspace, str(body["user"]["id"]), view)
         if view.get("callback_id") != IMAGE_MODAL:
             return {}
         try:

@@ -10,16 +10,20 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from slack_bolt.async_app import AsyncApp
+
 from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promises
+from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
 from bots.settings import Settings
 from bots.slack_bot import app as bolt
 from bots.slack_bot import socket_mode
+from bots.slack_bot.account import Account
 from bots.slack_bot.chat import Chat
 from bots.slack_bot.claims import Claims
 from bots.slack_bot.commands import Commands
@@ -37,6 +41,8 @@ from bots.slack_bot.surfaces import Surfaces
 from bots.slack_bot.target import FRONT_END
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.workspaces import Workspaces
+from bots.tenant_config import TenantConfigs
+from bots.usage import UsageRecords
 from workers.results import EventStream
 
 _log = logging.getLogger("palaver.slack")
@@ -68,18 +74,18 @@ async def serve(settings: Settings, http: bool) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _socket(app: bolt.AsyncApp, settings: Settings) -> AsyncIterator[None]:
+async def _socket(app: AsyncApp, settings: Settings) -> AsyncIterator[None]:
     handler = socket_mode.handler(app, settings.slack)
-    await handler.connect_async()
+    await handler.connect_async()  # type: ignore[no-untyped-call]  # the library's is untyped
     _log.info("connected by Socket Mode")
     try:
         yield
     finally:
-        await handler.close_async()
+        await handler.close_async()  # type: ignore[no-untyped-call]  # as above
 
 
 @contextlib.asynccontextmanager
-async def _listening(app: bolt.AsyncApp, settings: Settings) -> AsyncIterator[None]:
+async def _listening(app: AsyncApp, settings: Settings) -> AsyncIterator[None]:
     async with HttpMode(app, settings.slack) as server:
         _log.info("listening at %s", server.address)
         yield
@@ -104,7 +110,8 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         claims = Claims(connection, settings.conversation.retention_s)
         origin, outbounds = Origin(settings.slack.api_base_url), Outbounds()
         urls = ResponseUrls(workspaces.session, origin)
-        surfaces = Surfaces(workspaces, settings.slack, outbounds, claims, origin, urls)
+        usage, configs = UsageRecords(connection), TenantConfigs(connection)
+        surfaces = Surfaces(workspaces, settings.slack, outbounds, claims, origin, urls, usage)
         dispatch = Dispatch(
             service,
             client,
@@ -117,11 +124,13 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         )
         intake, whisper, members = Intake(dispatch), Whisper(urls), Members()
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes)
-        chat = Chat(intake, conversations, claims, files, whisper)
-        imagine = Imagine(intake, client, records, members)
-        commands = Commands(intake, chat, imagine, whisper)
-        interactions = Interactions(intake, service, conversations, imagine, members, whisper)
-        listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, Home(outbounds))
+        account = Account(usage, records, conversations, Privacy(conversations, records, usage))
+        home = Home(outbounds, account, configs, members)
+        chat = Chat(intake, conversations, configs, claims, files, whisper)
+        imagine = Imagine(intake, client, records, configs, members)
+        commands = Commands(intake, chat, imagine, account, whisper, settings.conversation.retention_s)
+        interactions = Interactions(intake, service, conversations, imagine, account, home, members, whisper)
+        listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, home)
         yield _Parts(listeners, dispatch, intake)
 
 

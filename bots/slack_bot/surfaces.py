@@ -12,10 +12,11 @@ from bots.slack_bot.origin import Origin
 from bots.slack_bot.outbound import Outbounds, patiently
 from bots.slack_bot.private_surfaces import DirectSurface, ResponseSurface, ResponseUrls
 from bots.slack_bot.surface import ChannelSurface
-from bots.slack_bot.target import IMAGE, Target
+from bots.slack_bot.target import FRONT_END, IMAGE, Target
 from bots.slack_bot.uploads import Uploads
 from bots.slack_bot.workspaces import Workspace, Workspaces
 from bots.slack_settings import SlackSettings
+from bots.usage import UsageRecords
 from workers.contract import Event, ReplyTo
 from workers.errors import WorkersError
 
@@ -32,6 +33,7 @@ class Surfaces:
         claims: Which message is whose.
         origin: Which addresses are the platform's.
         urls: Sends through ``response_url``.
+        usage: Counts what has been answered.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Surfaces:
         claims: Claims,
         origin: Origin,
         urls: ResponseUrls,
+        usage: UsageRecords,
     ) -> None:
         self._workspaces = workspaces
         self._stream_life_s = settings.stream_life_s if settings.streaming else 0.0
@@ -49,6 +52,7 @@ class Surfaces:
         self._claims = claims
         self._origin = origin
         self._urls = urls
+        self._usage = usage
         self._at_work: dict[tuple[str, str, str], set[str]] = {}
 
     def open(self, job_id: str, reply: ReplyTo) -> Surface | None:
@@ -62,8 +66,9 @@ class Surfaces:
 
     async def ended(self, promise: Promise, event: Event | None) -> None:
         """The last message of an answer is shown: the agent's session is not at work any more."""
-        del event
         target = Target.of(promise.reply)
+        if target is not None and event is not None:
+            await self._usage.add(FRONT_END, target.user, event)
         workspace = self._workspaces.find(target.team, target.enterprise) if target else None
         if target is None or workspace is None or not target.thread or target.kind == IMAGE:
             return

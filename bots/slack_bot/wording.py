@@ -23,6 +23,23 @@ HELP = (
     "`/chat` asks a question here, `/imagine` draws pictures, `/ask` asks the knowledge base, `/usage` shows what you "
     "have used, `/forget` deletes what I remember of this conversation, `/privacy` tells what is kept."
 )
+NOTHING_TO_FORGET = "Nothing that you have said in this channel is remembered."
+FORGOTTEN = "{count} of your questions in this channel and their answers are forgotten."
+DELETED = (
+    "{turns} of your questions with their answers and {records} of your image prompts are deleted, and your usage."
+)
+EXPORT_CUT = "There is more than fits here; ask the operator for the rest."
+LOOKING = "One moment…"
+PRIVACY_TITLE = "What is kept about you"
+PRIVACY = (
+    "*What is kept*: what you ask and what is answered, for each thread, so that it can go on; your image prompts, so "
+    "that their buttons work; and how much you have used. It lies in the operator's own Redis; nothing is sent to "
+    "anybody else or used for training. A conversation is forgotten {days} days after its last message."
+)
+CONFIGURE = "*This workspace* (admins only): the bot's persona, and whether it draws pictures."
+NOT_AN_ADMIN = "Only an admin of the workspace can decide this."
+PERSONA_TOO_LONG = "The persona may have 3,000 characters."
+NO_PICTURES = "The admins of this workspace have switched pictures off."
 FLAGS = (
     "Flags: `--ar 16:9` width to height, `--n 4` how many, `--seed 7`, `--steps 20`, `--style name`, `--guidance 5`, "
     "`--negative what it does not show`."

@@ -161,3 +161,70 @@ async def test_a_login_page_is_not_taken_for_the_file(fake, queue):
     ts = await fake.say("U11", "D11", json.dumps({"tokens": 3}), files=files)
     await answers(fake, "D11", ts)
     assert "hello" not in await prompt_of(queue, "D11", ts)
+
+
+# What is one's own
+
+
+async def test_usage_is_counted_and_told_privately(fake):
+    ts = await fake.say("U12", "D12", asked(9))
+    await exactly(fake, "D12", ts, right(asked(9)))
+
+    async def told() -> str:
+        await fake.command("U12", "C12", "/usage")
+        return fake.whispers("U12")[-1].body
+
+    await fake.wait(lambda: fake.sessions[("D12", ts)]["seen"][-1:] == ["active"], "the end")
+    assert "1 answers (9 tokens)" in await told()
+
+
+async def test_forget_deletes_what_one_has_said_in_a_channel(fake, queue):
+    ts = await fake.say("U13", "C13", "{bot} " + asked(3))
+    await exactly(fake, "C13", ts, right(asked(3)))
+    await fake.say("U14", "C13", asked(4), ts)
+    await answers(fake, "C13", ts, 2)
+    await fake.command("U13", "C13", "/forget")
+    assert "1 of your questions" in fake.whispers("U13")[-1].body
+    with redis.Redis.from_url(queue.url) as client:
+        kept = client.hgetall(keys.conversation("slack-T1", f"C13-{ts.replace('.', '-')}"))
+    assert [kept[name].decode() for name in sorted(kept) if name.startswith(b"q:")] == [asked(4)]
+
+
+async def test_privacy_tells_exports_and_deletes(fake):
+    ts = await fake.say("U15", "D15", asked(3, note="unmistakable"))
+    await answers(fake, "D15", ts)
+    await fake.command("U15", "C15", "/privacy")
+    notice = fake.whispers("U15")[-1]
+    assert "forgotten 30 days after" in notice.body
+    await fake.press("U15", notice, "Export")
+    exported = await fake.wait(lambda: [w for w in fake.whispers("U15") if "unmistakable" in w.body], "the export")
+    assert exported
+    await fake.press("U15", notice, "Delete")
+    await fake.wait(lambda: [w for w in fake.whispers("U15") if "1 of your questions" in w.body], "the deletion")
+    await fake.press("U15", notice, "Export")
+    await fake.wait(lambda: '"conversations": []' in fake.whispers("U15")[-1].body, "an empty export")
+
+
+async def test_the_home_shows_usage_and_lets_admins_configure_the_workspace(fake, queue):
+    await fake.open_home("U16")
+    home = await fake.wait(lambda: fake.homes.get("U16"), "a home")
+    assert "Today" in json.dumps(home)
+    assert "palaver_configure" not in json.dumps(home)
+    fake.admins.add("U17")
+    await fake.open_home("U17")
+    home = await fake.wait(lambda: fake.homes.get("U17"), "an admin's home")
+    await fake.press_in_view("U17", home, "palaver_configure")
+    view = await fake.wait(lambda: [v for v in fake.views.values() if v.get("callback_id") == "palaver_config"], "it")
+    no_pictures = {"type": "radio_buttons", "selected_option": {"value": "no"}}
+    await fake.submit("U17", view[0], {"persona": "You are a pirate.", "images": no_pictures})
+    await fake.command("U16", "C16", "/imagine", "a fox")
+    assert "switched pictures off" in fake.whispers("U16")[-1].body
+    ts = await fake.say("U16", "D16", asked(3))
+    await answers(fake, "D16", ts)
+    with redis.Redis.from_url(queue.url) as client:
+        kept = client.hgetall(keys.conversation("slack-T1", f"D16-{ts.replace('.', '-')}"))
+        other = client.get(keys.tenant_config("slack-T2"))
+    assert kept[b"persona"] == b"You are a pirate."
+    assert other is None
+    denied = await fake.submit("U16", view[0], {"persona": "mine", "images": no_pictures})
+    assert "Only an admin" in denied.payload["errors"]["persona"]

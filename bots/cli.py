@@ -20,6 +20,7 @@ COMMANDS = {
     "worker": ("bots.commands.worker:command", "Run workers for some kinds of model on some devices."),
     "discord": ("bots.commands.discord_bot:command", "Run the Discord front-end."),
     "evaluate": ("bots.commands.evaluate:command", "Measure the models: figures, and sheets for the eye."),
+    "slack": ("bots.commands.slack_bot:command", "Run the Slack front-end: Socket Mode, or HTTP with --http."),
     "models": ("bots.commands.models:command", "List, pull, verify and remove models."),
     "usage": ("bots.commands.usage:command", "Show what a tenant and a user have used, and what is left."),
     "status": ("bots.commands.status:command", "Show server, queues, workers and who waits."),

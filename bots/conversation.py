@@ -178,6 +178,11 @@ class Conversations:
         """One person's turns of a conversation."""
         return [turn for turn in (await self.history(tenant, name)).turns if turn.author == author]
 
+    async def known(self, tenant: str, name: str) -> bool:
+        """Whether anything is kept of a conversation."""
+        with mapped_errors(self._redis):
+            return bool(await self._redis.exists(keys.conversation(tenant, name)))
+
     async def history(self, tenant: str, name: str) -> History:
         """Everything kept of a conversation, oldest turn first."""
         with mapped_errors(self._redis):

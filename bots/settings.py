@@ -19,6 +19,7 @@ import pydantic_settings
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bots.slack_settings import SlackSettings
 from generation.data_dir import default_data_dir
 from workers.contract import Kind
 from workers.errors import SettingsError
@@ -41,6 +42,10 @@ ALIASES = {
     "DISCORD_API_BASE_URL": "discord.api_base_url",
     "DISCORD_GATEWAY_URL": "discord.gateway_url",
     "DISCORD_CDN_BASE_URL": "discord.cdn_base_url",
+    "SLACK_BOT_TOKEN": "slack.bot_token",
+    "SLACK_APP_TOKEN": "slack.app_token",
+    "SLACK_SIGNING_SECRET": "slack.signing_secret",
+    "SLACK_API_BASE_URL": "slack.api_base_url",
 }
 #: Variables with our prefix that steer the reading of settings and are none themselves.
 _STEERING = frozenset({"PALAVER_CONFIG"})
@@ -136,6 +141,7 @@ class Settings(BaseSettings):
     artifacts: ArtifactSettings = ArtifactSettings()
     conversation: ConversationSettings = ConversationSettings()
     discord: DiscordSettings = DiscordSettings()
+    slack: SlackSettings = SlackSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -122,6 +122,11 @@ def promise(front_end: str, job_id: str) -> str:
     return f"{PREFIX}promise:{front_end}:{job_id}"
 
 
+def message_job(tenant: str, channel: str, message: str) -> str:
+    """The job that a front-end's message belongs to; expires as conversations do."""
+    return f"{PREFIX}message_job:{tenant}:{channel}:{message}"
+
+
 def request_record(job_id: str) -> str:
     """What somebody asked to see, so that buttons work long after the job has expired; expires with its retention."""
     return f"{PREFIX}request:{job_id}"

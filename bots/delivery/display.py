@@ -145,7 +145,7 @@ class Display:
                     self._gone = error
                 except Exception as error:  # noqa: BLE001 - an edit that failed is tried again with newer content
                     _log.info("job %s: edit not delivered: %s", self._job_id, type(error).__name__)
-                    self._pacer.refused(_RETRY_EDIT_S)
+                    self._pacer.failed(_RETRY_EDIT_S)
 
     async def _wait(self, urgency: Urgency) -> None:
         while (wait_s := self._pacer.wait_s(urgency)) > 0:
@@ -181,6 +181,8 @@ class Display:
                 raise GoneError("the way of answering has expired, and there is no other") from None
         else:
             self._pacer.sent(self._clock() - begun_s)
+            if self._base + index not in self._ids:
+                self._pacer.unsent()  # it was announced: the first message of the answer need not wait for that
 
     async def _put(self, place_index: int, view: View) -> None:
         message_id = self._ids.get(place_index)

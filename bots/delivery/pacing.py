@@ -50,9 +50,13 @@ class Budget:
         self._tokens -= 1
 
     def block(self, retry_after_s: float) -> None:
-        """Nothing may go out for so long: the platform said so, and it knows better than this bucket."""
+        """Nothing may go out for so long: the platform said so, and it knows better than this bucket.
+
+        Then the reserve is there again and one edit may try, so that a bucket of minutes does not punish everybody for
+        minutes.
+        """
         self._blocked_until_s = max(self._blocked_until_s, self._refill() + retry_after_s)
-        self._tokens = min(self._tokens, 1.0)
+        self._tokens = min(self._tokens, 1.0 + self._reserve)
 
     def observe(self, remaining: int, reset_after_s: float) -> None:
         """What the platform's own headers say after a message; it knows better than this bucket.
@@ -113,6 +117,14 @@ class Pacer:
             took_s: How long it took; libraries that obey limits by sleeping within the call show it here.
         """
         self.interval_s = min(self._max_s, max(self._min_s, took_s, self.interval_s * 0.9))
+
+    def unsent(self) -> None:
+        """What seemed to go out needed no message: the next edit waits for nothing."""
+        self._next_s = self._clock()
+
+    def failed(self, pause_s: float) -> None:
+        """An edit did not go out, and no limit is to blame: only this message pauses."""
+        self._next_s = self._clock() + pause_s
 
     def refused(self, retry_after_s: float) -> None:
         """The platform refused an edit."""

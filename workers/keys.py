@@ -151,9 +151,9 @@ def conversations_of(author: str) -> str:
     return f"{PREFIX}conversations_of:{author}"
 
 
-def usage(platform: str, user: str, day: str) -> str:
-    """Hash of what a person has used on a day; expires after weeks."""
-    return f"{PREFIX}usage:{platform}:{user}:{day}"
+def personal_usage(platform: str, user: str, day: str) -> str:
+    """Hash of what a person has used on a day, wherever that was; expires after weeks."""
+    return f"{PREFIX}personal_usage:{platform}:{user}:{day}"
 
 
 def tenant_config(tenant: str) -> str:

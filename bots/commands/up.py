@@ -82,6 +82,8 @@ def _front_ends(configured: settings.Settings) -> list[Program]:
     """The front-ends whose tokens are configured. One that is refused says why and leaves the rest running."""
     slack = configured.slack
     programs = []
+    if configured.discord.token is not None:
+        programs.append(_front_end("Discord front-end", "discord"))
     if slack.bot_tokens and (slack.socket_token or slack.secret):
         programs.append(_front_end("Slack front-end", "slack", *([] if slack.socket_token else ["--http"])))
     return programs

@@ -1,4 +1,4 @@
-"""Chat in a guild, as its people see it: the real bot process, a real Valkey, a real worker, Discord at protocol level."""
+"""Chat in a guild, as its people see it: the real bot process, Valkey and worker, and Discord at protocol level."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ async def test_what_only_a_person_can_correct_is_one_line_and_78(clean, settings
         bot.debug = False
         try:
             bot.launch()
-            assert await until(lambda: bot.code(), "the exit") == 78
+            assert await until(bot.code, "the exit") == 78
         finally:
             bot.end()
         lines = [line for line in bot.read_log().splitlines() if "WARNING palaver.redis" not in line]
@@ -254,5 +254,5 @@ def test_the_bot_imports_no_model_library_and_starts_fast():
         env={**os.environ, "PYTHONHASHSEED": "0"},
     )
     took_s, *heavy = done.stdout.split()
-    print(f"imports of the front-end: {float(took_s):.2f} s of CPU")
+    print(f"imports of the front-end: {float(took_s):.2f} s of CPU")  # noqa: T201 - a figure to be read
     assert heavy == []

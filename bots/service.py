@@ -42,6 +42,7 @@ class Prompt:
         text: What was written.
         reply: Where the answer goes.
         options: How the answer is sampled.
+        persona: The system text of a conversation that has none of its own; None for the configured one.
     """
 
     platform: str
@@ -53,6 +54,7 @@ class Prompt:
     text: str
     reply: ReplyTo
     options: ChatOptions = field(default_factory=ChatOptions)
+    persona: str | None = None
 
     @property
     def job_id(self) -> str:
@@ -123,9 +125,10 @@ class ChatService:
         place = (prompt.tenant, prompt.conversation)
         job_id = prompt.job_id
         with faults_in_words():
-            request = self._request(prompt, await self._conversations.messages(*place, job_id, prompt.text))
+            messages = await self._conversations.messages(*place, job_id, prompt.text, prompt.persona)
+            request = self._request(prompt, messages)
         # Before it is enqueued: an answer may come at once, and it is recorded beside its question or not at all.
-        await self._conversations.ask(*place, job_id, prompt.text)
+        await self._conversations.ask(*place, job_id, prompt.text, f"{prompt.platform}:{prompt.user}")
         try:
             return await self._client.submit(request)
         except RefusedError:

@@ -53,6 +53,8 @@ def command(while_used: bool) -> int:
             set_keep(configured.data_dir, keep=True)
         unused = Users(configured.data_dir).gone
         programs = [_worker(configured, kind, while_used) for kind in up_wants.KINDS]
+        if not while_used:
+            programs += _front_ends(configured)
         tree = Tree(programs, unused, stop_deadline_s=configured.worker.drain_s + _STOP_MARGIN_S)
         try:
             return tree.run()
@@ -74,6 +76,28 @@ def _worker(settings: Settings, kind: Kind, while_used: bool) -> Program:
         wanted=demand,
         essential=kind == "chat" and not while_used,
         given_up=demand.give_up,
+    )
+
+
+def _front_ends(configured: settings.Settings) -> list[Program]:
+    """The front-ends whose tokens are configured. One that is refused says why and leaves the rest running."""
+    slack = configured.slack
+    programs = []
+    if configured.discord.token is not None:
+        programs.append(_front_end("Discord front-end", "discord"))
+    if slack.bot_tokens and (slack.socket_token or slack.secret):
+        programs.append(_front_end("Slack front-end", "slack", *([] if slack.socket_token else ["--http"])))
+    return programs
+
+
+def _front_end(name: str, *arguments: str) -> Program:
+    refused: list[bool] = []
+    return Program(
+        name,
+        arguments,
+        wanted=lambda: not refused,
+        essential=False,
+        given_up=lambda: refused.append(True),
     )
 
 

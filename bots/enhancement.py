@@ -64,6 +64,7 @@ def enhancement_request(prompt: ImagePrompt, timeout_s: float) -> Request:
             cost_gpu_s=chat_cost_gpu_s(messages, options.max_new_tokens),
             timeout_s=timeout_s,
             created_at_s=time.time(),
+            policy=prompt.policy,
         )
 
 

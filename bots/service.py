@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bots import enhancement
@@ -45,6 +45,7 @@ class Prompt:
         text: What was written.
         reply: Where the answer goes.
         options: How the answer is sampled.
+        persona: The system text of a conversation that has none of its own; None for the configured one.
         policy: How the tenant wants it moderated, in that channel and for that user; None for the operator's default.
     """
 
@@ -57,6 +58,7 @@ class Prompt:
     text: str
     reply: ReplyTo
     options: ChatOptions = field(default_factory=ChatOptions)
+    persona: str | None = None
     policy: EffectivePolicy | None = None
 
     @property
@@ -131,9 +133,10 @@ class ChatService:
         place = (prompt.tenant, prompt.conversation)
         job_id = prompt.job_id
         with faults_in_words():
-            request = self._request(prompt, await self._conversations.messages(*place, job_id, prompt.text))
+            messages = await self._conversations.messages(*place, job_id, prompt.text, prompt.persona)
+            request = self._request(prompt, messages)
         # Before it is enqueued: an answer may come at once, and it is recorded beside its question or not at all.
-        await self._conversations.ask(*place, job_id, prompt.text)
+        await self._conversations.ask(*place, job_id, prompt.text, f"{prompt.platform}:{prompt.user}")
         try:
             return await self._client.submit(request)
         except RefusedError:
@@ -203,16 +206,20 @@ class ChatService:
         if not await self._client.known(enhancing_id):
             return
         text: list[str] = []
-        async for update in self._client.follow(enhancing_id):
-            match update:
-                case TextDelta(piece):
-                    text.append(piece)
-                case Restarted():
-                    text.clear()
-                case Queued():
-                    yield update
-                case Ended(event):
-                    yield await self._draw(event, "".join(text))
+        try:
+            async for update in self._client.follow(enhancing_id):
+                match update:
+                    case TextDelta(piece):
+                        text.append(piece)
+                    case Restarted():
+                        text.clear()
+                    case Queued():
+                        yield update
+                    case Ended(event):
+                        yield await self._draw(event, "".join(text))
+        except JobNotFoundError:  # the chat model's text has expired; the pictures may still be there
+            if not await self._client.known(job_id):
+                raise
 
     async def _draw(self, event: Event, answer: str) -> Update:
         """Submit the pictures of a prompt whose enhancement has ended, once however often this is called."""
@@ -220,9 +227,8 @@ class ChatService:
         if event.type == "cancelled":
             return Ended(event.model_copy(update={"job_id": prompt.job_id, "reply": prompt.reply}))
         if event.type == "finished":
-            enhanced = replace(prompt, text=enhancement.with_details(prompt.text, answer))
             with suppress(RefusedError):
-                prompt = self._apply_rules(enhanced)
+                prompt = self._apply_rules(enhancement.enhanced_prompt(event, answer))
         try:
             await self._client.submit(image_request(prompt, self._timeout_s))
         except RefusedError as error:

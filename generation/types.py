@@ -180,9 +180,9 @@ class ImageSampling:
         Raises:
             InvalidRequestError: ``aspect_ratio`` is not two numbers with a colon between.
         """
-        width, separator, height = self.aspect_ratio.partition(":")
+        width, _, height = self.aspect_ratio.partition(":")
         try:
-            return float(width) / float(height) if separator else float("nan")
+            return float(width) / float(height)
         except (ValueError, ZeroDivisionError):
             raise InvalidRequestError(f"aspect_ratio must look like 16:9, not {self.aspect_ratio[:20]!r}.") from None
 

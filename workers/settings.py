@@ -18,6 +18,7 @@ class RedisSettings(_Section):
     Attributes:
         url: ``redis://``, ``rediss://`` (TLS), ``unix://`` or ``sentinel://host1:26379,host2:26379/service/db``.
         password: Overrides one in the URL; also for Sentinel's master.
+        sentinel_password: For the sentinels themselves, where they want one.
         ca_file: Certificate authority for TLS; the system's otherwise.
         durability: The embedded server's ``appendfsync``: with ``everysec`` its death may undo up to about 2 s of
             confirmed writes, which clients and workers then repeat; ``always`` loses none, and is slower.
@@ -26,6 +27,7 @@ class RedisSettings(_Section):
     url: SecretStr | None = None
     username: str | None = None
     password: SecretStr | None = None
+    sentinel_password: SecretStr | None = None
     ca_file: Path | None = None
     durability: Literal["everysec", "always"] = "everysec"
     connect_timeout_s: float = Field(default=5.0, gt=0)
@@ -46,6 +48,15 @@ class LimitSettings(_Section):
     user: Rate = Rate(per_minute=20, burst=10)
     tenant_in_flight: int = Field(default=64, ge=1)
     user_in_flight: int = Field(default=8, ge=1)
+
+
+class BudgetSettings(_Section):
+    """Most GPU time that may be used in a day and in a month (UTC), of all kinds together; 0 sets no budget."""
+
+    tenant_day_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+    tenant_month_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+    user_day_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+    user_month_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
 
 
 class ChatModelSettings(_Section):
@@ -196,7 +207,7 @@ class WorkerSettings(_Section):
         lease_s: A worker that has not renewed a job's lease for this long has lost it.
         drain_s: After SIGTERM, running answers may finish for this long; then they are given back.
         max_attempts: Runs of one job that failed or lost their worker; an engine's death is counted apart.
-        quarantine_crashes: A job in flight at this many engine deaths, alone suspected, is not run again.
+        quarantine_crashes: A job that has killed the engine this often is not run again.
         result_ttl_s: How long a finished answer can be read again.
         flush_ms: How often growing text is written.
         engine_silence_s: An engine that is busy and answers nothing for this long is killed and started again.

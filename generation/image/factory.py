@@ -30,11 +30,16 @@ def _moderated(options: dict[str, object], progress: Callable[[str, float | None
 
 def _build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine[ImageRequest]:
     config = ImageConfig.from_options(options)
-    from generation.image.engine import ImageEngine  # seconds to import, only once the options are right
+    from diffusers import DiffusionPipeline  # seconds to import, only once the options are right
+
+    from generation.image.engine import ImageEngine  # likewise
     from generation.image.loading import load  # likewise
     from generation.image.memory import rows_for  # likewise
+    from generation.image.sequential import SequentialEngine  # likewise
     from generation.image.upscaler import load_upscaler  # likewise
 
-    family = load(config, progress)
-    upscaler = load_upscaler(config.data_dir, family.device, progress)
-    return ImageEngine(family, upscaler, rows_for(family, config), config.preview_px)
+    model = load(config, progress)
+    upscaler = load_upscaler(config.data_dir, model.device, progress)
+    if isinstance(model, DiffusionPipeline):
+        return SequentialEngine(config.model, model, upscaler)
+    return ImageEngine(model, upscaler, rows_for(model, config), config.preview_px)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from bots.conversation import Conversations
+from bots.moderation import LateRecord
 from bots.request_records import RequestRecords
 from bots.usage import UsageRecords
 
@@ -33,9 +35,17 @@ class Privacy:
         conversations: Histories.
         records: Image prompts.
         usage: Sums.
+        decisions: What moderation decided; None where it keeps nothing.
     """
 
-    def __init__(self, conversations: Conversations, records: RequestRecords, usage: UsageRecords) -> None:
+    def __init__(
+        self,
+        conversations: Conversations,
+        records: RequestRecords,
+        usage: UsageRecords,
+        decisions: LateRecord | None = None,
+    ) -> None:
+        self._decisions = decisions
         self._conversations = conversations
         self._records = records
         self._usage = usage
@@ -75,4 +85,6 @@ class Privacy:
             await self._conversations.forget_index(author)
         records = await self._records.forget_user(platform, user)
         await self._usage.forget(platform, user)
+        if self._decisions is not None:
+            await asyncio.to_thread(self._decisions.forget_user, tenant, user)
         return Deleted(turns, records)

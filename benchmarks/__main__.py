@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "queue_jobs": ["--jobs", "1000", "--rounds", "1"],
     "platform": ["--quick"],
     "image_platform": ["--quick"],
+    "image_engines": ["--quick"],
     "chat_engines": ["--quick"],
 }
 

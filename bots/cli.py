@@ -23,6 +23,8 @@ COMMANDS = {
     "slack": ("bots.commands.slack_bot:command", "Run the Slack front-end: Socket Mode, or HTTP with --http."),
     "models": ("bots.commands.models:command", "List, pull, verify and remove models."),
     "usage": ("bots.commands.usage:command", "Show what a tenant and a user have used, and what is left."),
+    "moderation": ("bots.commands.moderation:command", "What was decided, appeals, and checking a policy."),
+    "verify": ("bots.commands.verify:command", "Tell whether a picture was generated here."),
     "status": ("bots.commands.status:command", "Show server, queues, workers and who waits."),
 }
 

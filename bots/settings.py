@@ -29,6 +29,8 @@ from workers.settings import (
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
+    ModerationSettings,
+    ProvenanceSettings,
     Rate,
     RedisSettings,
     WorkerSettings,
@@ -144,6 +146,8 @@ class Settings(BaseSettings):
     conversation: ConversationSettings = ConversationSettings()
     discord: DiscordSettings = DiscordSettings()
     slack: SlackSettings = SlackSettings()
+    moderation: ModerationSettings = ModerationSettings()
+    provenance: ProvenanceSettings = ProvenanceSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -16,10 +16,12 @@ import redis
 from bots.connection import client_of
 from bots.conversation import Conversations, History
 from bots.image_prompt import ImagePrompt
+from bots.moderation import LateRecord, rules_for
 from bots.service import ChatService, Prompt
 from bots.settings import Settings
 from bots.terminal.answer import Answer
 from bots.terminal.drawing import Drawing
+from generation.moderation.policy import default_policy
 from workers import keys
 from workers.client import CancelOutcome
 from workers.contract import ChatOptions, ImageOptions, ReplyTo
@@ -69,7 +71,8 @@ class Session:
         self.conversation = secrets.token_hex(8)
         self._client = client_of(settings)
         self._conversations = Conversations(self._client.connection, settings.conversation)
-        self._service = ChatService(self._client, self._conversations)
+        rules = rules_for(default_policy(settings.moderation.strictness), LateRecord(settings).decided)
+        self._service = ChatService(self._client, self._conversations, [rules])
 
     def beside(self, asker: Asker) -> Session:
         """Somebody else's conversation on the same connections; only the first one is closed."""

@@ -72,7 +72,7 @@ def load_pipeline(
 
     diffusers.utils.logging.set_verbosity_error()  # its warnings quote prompts
     diffusers.utils.logging.disable_progress_bar()
-    options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "trust_remote_code": False}
     options |= {"variant": variant, "use_safetensors": None if allow_pickle else True}
     options |= {part: None for part in _LEFT_OUT if part in components}
     if "safety_checker" in components:

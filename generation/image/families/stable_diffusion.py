@@ -22,7 +22,8 @@ class StableDiffusionFamily(PipelineFamily):
     """
 
     def __init__(self, name: str, pipe: Any) -> None:
-        unet = pipe.unet
+        # The layout that convolutions compute in: otherwise each of them would rearrange its input.
+        unet = pipe.unet.to(memory_format=torch.channels_last)
         super().__init__(name, pipe, unet, _grid_px(pipe), _defaults(name, pipe))
 
     def encode_prompt(self, prompt: Prompt) -> Encoded:

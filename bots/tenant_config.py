@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 
+from generation.moderation.policy import Policy
 from workers import keys
 from workers.errors import SettingsError
 from workers.redis_connection import mapped_errors
@@ -34,7 +35,8 @@ class TenantConfig(BaseModel):
         user_per_minute: Prompts a minute of one user, on average.
         channels: Ids of the channels in which the bot answers; empty for all.
         roles: Ids of the roles whose members it answers; empty for everybody.
-        moderation: How strict.
+        moderation: How strict; None for as strict as the operator.
+        policy: Everything else about moderation, in place of ``moderation``; set with ``palaver moderation set``.
         threads: Whether a mention in a channel is answered in a thread of its own.
     """
 
@@ -48,7 +50,8 @@ class TenantConfig(BaseModel):
     user_per_minute: float | None = Field(default=None, gt=0)
     channels: tuple[str, ...] = Field(default=(), max_length=_LISTED)
     roles: tuple[str, ...] = Field(default=(), max_length=_LISTED)
-    moderation: Moderation = "balanced"
+    moderation: Moderation | None = None
+    policy: Policy | None = None
     threads: bool = False
 
     def system_text(self, default: str) -> str | None:
@@ -113,8 +116,9 @@ class TenantConfigs:
         Raises:
             SettingsError: There is no such setting, or it does not take that; the message says what it takes.
         """
-        if name not in TenantConfig.model_fields:
-            raise SettingsError(f"There is no setting {name[:40]}; there are {', '.join(TenantConfig.model_fields)}.")
+        known = [field for field in TenantConfig.model_fields if field != "policy"]
+        if name not in known:
+            raise SettingsError(f"There is no setting {name[:40]}; there are {', '.join(known)}.")
         value = TenantConfig.model_fields[name].default if text is None else _read(name, text.strip(), ceilings)
         with mapped_errors(self._redis):
             # Two administrators at once: neither's change is lost.

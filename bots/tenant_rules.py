@@ -12,6 +12,7 @@ from bots.image_prompt import ImagePrompt
 from bots.service import Prompt
 from bots.settings import Settings
 from bots.tenant_config import Ceilings, TenantConfig, TenantConfigs
+from generation.moderation.policy import EffectivePolicy, Policy
 from workers import keys
 from workers.admission import Allowance, Limit, admit
 from workers.errors import RefusedError
@@ -27,11 +28,13 @@ class Whence:
     Attributes:
         channels: Ids of the channel and of what it belongs to.
         roles: Ids of its author's roles.
+        nsfw: Whether the platform marks the channel as not safe for work.
         exempt: Whether its author administers the tenant, so that no restriction of place or role applies.
     """
 
     channels: Collection[str] = ()
     roles: Collection[str] = ()
+    nsfw: bool = False
     exempt: bool = False
 
 
@@ -70,11 +73,17 @@ class TenantRules:
         if isinstance(prompt, ImagePrompt) and not config.images:
             raise RefusedError("images", math.inf, "Pictures are switched off here by an administrator.")
         await self._check_rate(config, prompt)
+        prompt = replace(prompt, policy=self._policy(config, whence))
         if isinstance(prompt, ImagePrompt):
             return prompt
         ceiling = config.max_answer_tokens or self._settings.conversation.max_answer_tokens
         options = prompt.options.model_copy(update={"max_new_tokens": min(prompt.options.max_new_tokens, ceiling)})
         return replace(prompt, options=options, persona=config.system_text(self._settings.conversation.persona))
+
+    def _policy(self, config: TenantConfig, whence: Whence) -> EffectivePolicy:
+        """How the tenant wants this prompt moderated."""
+        policy = config.policy or Policy(strictness=config.moderation or self._settings.moderation.strictness)
+        return policy.at(nsfw=whence.nsfw, roles=list(whence.roles))
 
     async def _check_rate(self, config: TenantConfig, prompt: Prompt | ImagePrompt) -> None:
         if config.user_per_minute is None:

@@ -29,6 +29,7 @@ from bots.discord_bot.messages import Messages
 from bots.discord_bot.outbound import Outbound
 from bots.discord_bot.presses import Presses
 from bots.discord_bot.shows import Shows
+from bots.moderation import LateRecord, moderation_of
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
@@ -113,7 +114,8 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
     async def set_up(bot: Bot) -> None:
         redis, front_end = client.connection, f"discord-{bot.application_id}"
         conversations, records = Conversations(redis, settings.conversation), RequestRecords(redis)
-        service = ChatService(client, conversations)
+        decisions = LateRecord(settings)
+        service = ChatService(client, conversations, [moderation_of(settings, decisions)])
         means = surfaces.Means(bot, outbound, views.buttons)
 
         def open_surface(job_id: str, reply: ReplyTo) -> Surface | None:
@@ -132,7 +134,9 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         Commands(desk, Shows(desk, means), bot.tree)
         bot.tree.add_command(config_command.group(configs, rules))
         bot.tree.add_command(account_commands.usage(client))
-        bot.tree.add_command(account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client)))
+        bot.tree.add_command(
+            account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions))
+        )
         await command_sync.sync(bot.tree, redis, bot.application_id or 0)
         deliveries = asyncio.create_task(dispatch.run(), name="deliveries")
         stack.push_async_callback(dispatch.close)

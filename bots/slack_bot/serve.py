@@ -17,6 +17,7 @@ from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promises
+from bots.moderation import LateRecord, moderation_of
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
@@ -105,7 +106,8 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
     async with client_of(settings) as client:
         connection = client.connection
         conversations = Conversations(connection, settings.conversation)
-        service = ChatService(client, conversations)
+        decisions = LateRecord(settings)
+        service = ChatService(client, conversations, [moderation_of(settings, decisions)])
         records = RequestRecords(connection)
         claims = Claims(connection, settings.conversation.retention_s)
         origin, outbounds = Origin(settings.slack.api_base_url), Outbounds()
@@ -124,7 +126,7 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         )
         intake, whisper, members = Intake(dispatch), Whisper(urls), Members()
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes)
-        account = Account(usage, records, conversations, Privacy(conversations, records, usage, client))
+        account = Account(usage, records, conversations, Privacy(conversations, records, usage, client, decisions))
         home = Home(outbounds, account, configs, members)
         chat = Chat(intake, conversations, configs, claims, files, whisper)
         imagine = Imagine(intake, client, records, configs, members)

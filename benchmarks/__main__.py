@@ -18,6 +18,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "queue_pops": ["--jobs", "20000"],
     "queue_jobs": ["--jobs", "1000", "--rounds", "1"],
     "platform": ["--quick"],
+    "image_platform": ["--quick"],
+    "image_engines": ["--quick"],
     "chat_engines": ["--quick"],
 }
 

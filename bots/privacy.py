@@ -40,12 +40,12 @@ class Privacy:
         self._records = records
         self._usage = usage
 
-    async def export(self, platform: str, tenant: str, user: str) -> dict[str, Any]:
-        """Everything that is kept about a person in a tenant, as plain data."""
+    async def export(self, platform: str, tenant: str | None, user: str) -> dict[str, Any]:
+        """Everything that is kept about a person in a tenant, or with None in all of them, as plain data."""
         author = f"{platform}:{user}"
         conversations = []
         for owner, name in await self._conversations.of_author(author):
-            if owner == tenant:
+            if tenant in (None, owner):
                 turns = await self._conversations.turns_of(owner, name, author)
                 said = [{"question": turn.question, "answer": turn.answer} for turn in turns]
                 conversations.append({"conversation": name, "turns": said})
@@ -58,16 +58,16 @@ class Privacy:
                 "options": each.options.model_dump(),
             }
             for each in recent
-            if each.tenant == tenant
+            if tenant in (None, each.tenant)
         ]
         used = asdict(await self._usage.lately(platform, user))
         return {"conversations": conversations, "pictures": pictures, "usage_of_30_days": used}
 
-    async def delete(self, platform: str, tenant: str, user: str) -> Deleted:
-        """Delete everything that is kept about a person in a tenant."""
+    async def delete(self, platform: str, tenant: str | None, user: str) -> Deleted:
+        """Delete everything that is kept about a person in a tenant, or with None in all of them."""
         author, turns, elsewhere = f"{platform}:{user}", 0, False
         for owner, name in await self._conversations.of_author(author):
-            if owner == tenant:
+            if tenant in (None, owner):
                 turns += await self._conversations.forget_author(owner, name, author)
             else:
                 elsewhere = True

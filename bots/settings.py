@@ -25,9 +25,12 @@ from workers.contract import Kind
 from workers.errors import SettingsError
 from workers.settings import (
     ArtifactSettings,
+    BudgetSettings,
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
+    ModerationSettings,
+    ProvenanceSettings,
     Rate,
     RedisSettings,
     WorkerSettings,
@@ -80,12 +83,14 @@ class ConversationSettings(_Section):
         retention_s: A conversation is forgotten when nobody has written in it for this long.
         max_history_turns: Question-and-answer pairs kept; older ones are forgotten.
         history_tokens: Most tokens of history sent along, as an estimate from above: see ``bots.conversation``.
+        max_answer_tokens: Longest answer that a chat platform's tenant may ask for.
     """
 
     persona: str = Field(default="You are a helpful assistant. Answer clearly and briefly.", max_length=20_000)
     retention_s: int = Field(default=30 * 86_400, ge=60)
     max_history_turns: int = Field(default=50, ge=0, le=900)
     history_tokens: int = Field(default=6_000, ge=0)
+    max_answer_tokens: int = Field(default=1_024, ge=16, le=1_000_000)
 
 
 class DiscordSettings(_Section):
@@ -133,6 +138,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     redis: RedisSettings = RedisSettings()
     limits: AllLimits = AllLimits()
+    budgets: BudgetSettings = BudgetSettings()
     worker: WorkerSettings = WorkerSettings()
     chat: ChatModelSettings = ChatModelSettings()
     image: ImageModelSettings = ImageModelSettings()
@@ -140,6 +146,8 @@ class Settings(BaseSettings):
     conversation: ConversationSettings = ConversationSettings()
     discord: DiscordSettings = DiscordSettings()
     slack: SlackSettings = SlackSettings()
+    moderation: ModerationSettings = ModerationSettings()
+    provenance: ProvenanceSettings = ProvenanceSettings()
 
     @classmethod
     def settings_customise_sources(

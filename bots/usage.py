@@ -47,7 +47,7 @@ class UsageRecords:
         """Count a job that has ended; call it once for each."""
         if event.usage is None:
             return
-        key = keys.usage(platform, user, _today().isoformat())
+        key = keys.personal_usage(platform, user, _today().isoformat())
         counts = {"pictures": len(event.images)} if event.images else {"answers": 1}
         counts["tokens"] = event.usage.completion_tokens
         with mapped_errors(self._redis):
@@ -89,4 +89,4 @@ def _today() -> dt.date:
 
 def _keys(platform: str, user: str, days: int) -> list[str]:
     today = _today()
-    return [keys.usage(platform, user, (today - dt.timedelta(days=back)).isoformat()) for back in range(days)]
+    return [keys.personal_usage(platform, user, (today - dt.timedelta(days=back)).isoformat()) for back in range(days)]

@@ -127,7 +127,7 @@ class ColourEngine:
                 size_px,
                 first + index,
             )
-            for index in range(request.sampling.n)
+            for index in reversed(range(request.sampling.n))  # the order of completion is not that of the seeds
         ]
         usage = Usage(
             image_steps=drawing.done * request.sampling.n,

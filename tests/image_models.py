@@ -114,7 +114,7 @@ class Drawn:
         return end
 
     def pixels(self, name: str, index: int = 0) -> np.ndarray[Any, np.dtype[np.int16]]:
-        return pixels(self.pictures[name, index].data)
+        return open_rgb(self.pictures[name, index].data)
 
 
 def drain(engine: Any, act: Callable[[int], None] | None = None, limit: int = 5000) -> Drawn:
@@ -137,7 +137,7 @@ def draw(engine: Any, *requests: ImageRequest) -> Drawn:
     return drain(engine)
 
 
-def pixels(data: bytes) -> np.ndarray[Any, np.dtype[np.int16]]:
+def open_rgb(data: bytes) -> np.ndarray[Any, np.dtype[np.int16]]:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int16)
 
 

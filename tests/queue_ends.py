@@ -20,9 +20,10 @@ from workers.fair_queue import FairQueue
 from workers.intake import Intake
 from workers.redis_connection import connect, connect_async
 from workers.results import TextWriter
-from workers.settings import LimitSettings, Rate, RedisSettings, WorkerSettings
+from workers.settings import BudgetSettings, LimitSettings, Rate, RedisSettings, WorkerSettings
 from workers.settlement import Answered, Outcome, Settlement
 from workers.settlement import Ended as EndedExecution
+from workers.usage import NO_BUDGETS
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "gpu_s": 0.5}
 GENEROUS = LimitSettings(
@@ -58,10 +59,17 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def client_of(url: str, limits: LimitSettings = GENEROUS, outage_s: float = 60.0) -> AsyncIterator[Client]:
+async def client_of(
+    url: str, limits: LimitSettings = GENEROUS, outage_s: float = 60.0, budgets: BudgetSettings = NO_BUDGETS
+) -> AsyncIterator[Client]:
     settings = RedisSettings(url=url, connect_timeout_s=1.0)
     async with Client(
-        connect_async(settings, Path("unused")), connect(settings, Path("unused")), limits, WorkerSettings(), outage_s
+        connect_async(settings, Path("unused")),
+        connect(settings, Path("unused")),
+        limits,
+        WorkerSettings(),
+        outage_s,
+        budgets=budgets,
     ) as client:
         yield client
 

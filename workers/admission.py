@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workers import keys, scripts
+from workers.budgets import Budget
 from workers.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -21,41 +22,61 @@ _MAX_WINDOW_US = 10**14  # three years; keeps every sum of times exact in the se
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """One limit that applies to a job.
+class Allowance:
+    """How much a limit lets through; the same for every request, so it is worked out once.
 
     Args:
-        key: Where its state lies, from ``keys.limit``.
+        name: What the user is told, for example ``user``.
         per_minute: Units that come back each minute, above 0.
         burst: Units that may be taken at once; 0 switches the limit off.
-        cost: Units this job takes.
-        name: What the user is told, for example ``user``.
+
+    Attributes:
+        unit_us: How long until one unit has come back, in microseconds.
+        window_us: The same for the whole burst.
 
     Raises:
         ValueError: A value is outside its range.
     """
 
-    key: str
+    name: str
     per_minute: float
     burst: float
-    cost: float
-    name: str
+    unit_us: float = field(init=False)
+    window_us: int = field(init=False)
 
     def __post_init__(self) -> None:
-        if not (0 < self.per_minute < math.inf and 0 <= self.burst < math.inf and 0 <= self.cost < math.inf):
-            raise ValueError(f"Limit {self.name}: per_minute must be above 0, burst and cost at least 0, all finite.")
-        if self.window_us > _MAX_WINDOW_US:
+        if not (0 < self.per_minute < math.inf and 0 <= self.burst < math.inf):
+            raise ValueError(f"Limit {self.name}: per_minute must be above 0 and burst at least 0, both finite.")
+        unit_us = _MINUTE_US / self.per_minute
+        if self.burst * unit_us > _MAX_WINDOW_US:
             raise ValueError(f"Limit {self.name}: a burst of {self.burst:g} would take years to come back.")
+        object.__setattr__(self, "unit_us", unit_us)
+        object.__setattr__(self, "window_us", round(self.burst * unit_us))
+
+
+class Limit(NamedTuple):
+    """One limit that applies to a job.
+
+    Args:
+        key: Where its state lies, from ``keys.limit``.
+        allowance: How much it lets through.
+        cost: Units this job takes, at least 0.
+    """
+
+    key: str
+    allowance: Allowance
+    cost: float = 1
 
     @property
     def charge_us(self) -> int:
-        """What the job takes, as time: how long until it has come back, in microseconds."""
-        return min(round(self.cost * _MINUTE_US / self.per_minute), 2 * _MAX_WINDOW_US)
+        """What the job takes, as time: how long until it has come back, in microseconds.
 
-    @property
-    def window_us(self) -> int:
-        """The whole burst as time, in microseconds."""
-        return round(self.burst * _MINUTE_US / self.per_minute)
+        Raises:
+            ValueError: The cost is negative or not finite.
+        """
+        if not 0 <= self.cost < math.inf:
+            raise ValueError(f"Limit {self.allowance.name}: cost must be at least 0 and finite.")
+        return min(round(self.cost * self.allowance.unit_us), 2 * _MAX_WINDOW_US)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,37 +94,48 @@ class Duplicate:
 
 
 async def admit(
-    client: redis.asyncio.Redis, job_id: str, limits: Sequence[Limit], *, record_ttl_s: int = RECORD_TTL_S
+    client: redis.asyncio.Redis,
+    job_id: str,
+    limits: Sequence[Limit],
+    budgets: Sequence[Budget] = (),
+    *,
+    record_ttl_s: int = RECORD_TTL_S,
 ) -> Admitted | Duplicate:
-    """Admit a job once, charging all limits or none.
+    """Admit a job once, charging all limits and budgets or none.
 
     Args:
         client: Connection to the queue's server.
         job_id: The same id is never charged twice.
         limits: Every limit that applies.
+        budgets: Every budget that applies, from ``budgets.budgets_of``.
         record_ttl_s: How long the id is remembered, in seconds.
 
     Returns:
         Whether the job is new.
 
     Raises:
-        RefusedError: A limit says no: the one that takes longest to recover.
+        RefusedError: A limit says no, the one that takes longest to recover; or a budget, with what it has left.
 
     Source:
         The generic cell rate algorithm, ATM Forum Traffic Management Specification 4.0, 1996.
     """
-    active = [limit for limit in limits if limit.burst > 0]
-    reply = await scripts.load("admit").run_async(client, *_call(job_id, active, record_ttl_s))
-    return _decision(job_id, active, reply)
+    active = [limit for limit in limits if limit.allowance.burst > 0]
+    reply = await scripts.load("admit").run_async(client, *_call(job_id, active, budgets, record_ttl_s))
+    return _decision(job_id, active, budgets, reply)
 
 
 def admit_now(
-    client: redis.Redis, job_id: str, limits: Sequence[Limit], *, record_ttl_s: int = RECORD_TTL_S
+    client: redis.Redis,
+    job_id: str,
+    limits: Sequence[Limit],
+    budgets: Sequence[Budget] = (),
+    *,
+    record_ttl_s: int = RECORD_TTL_S,
 ) -> Admitted | Duplicate:
     """``admit`` for callers without an event loop."""
-    active = [limit for limit in limits if limit.burst > 0]
-    reply = scripts.load("admit").run(client, *_call(job_id, active, record_ttl_s))
-    return _decision(job_id, active, reply)
+    active = [limit for limit in limits if limit.allowance.burst > 0]
+    reply = scripts.load("admit").run(client, *_call(job_id, active, budgets, record_ttl_s))
+    return _decision(job_id, active, budgets, reply)
 
 
 def refund(client: scripts.SyncClient | scripts.AsyncClient, job_id: str, *, forget: bool = False) -> Any:
@@ -120,28 +152,48 @@ def refund(client: scripts.SyncClient | scripts.AsyncClient, job_id: str, *, for
     return scripts.load("refund").queue(client, [keys.admission(job_id)], [int(forget)])
 
 
-def _call(job_id: str, limits: Sequence[Limit], record_ttl_s: int) -> tuple[list[str], list[scripts.Argument]]:
+def _call(
+    job_id: str, limits: Sequence[Limit], budgets: Sequence[Budget], record_ttl_s: int
+) -> tuple[list[str], list[scripts.Argument]]:
     names = [keys.admission(job_id), *(limit.key for limit in limits)]
     args: list[scripts.Argument] = [record_ttl_s]
     for limit in limits:
-        args += (limit.charge_us, limit.window_us)
+        args += (limit.charge_us, limit.allowance.window_us)
+    for budget in budgets:
+        names.append(budget.key)
+        args += (budget.ceiling_us, budget.cost_us, budget.ttl_s)
     return names, args
 
 
-def _decision(job_id: str, limits: Sequence[Limit], reply: list[int]) -> Admitted | Duplicate:
+def _decision(
+    job_id: str, limits: Sequence[Limit], budgets: Sequence[Budget], reply: list[int]
+) -> Admitted | Duplicate:
     if reply[0] == 1:
         return Admitted(job_id)
     if reply[0] == 0:
         return Duplicate(job_id)
-    limit, wait_us = limits[reply[1] - 1], reply[2]
+    if reply[0] == -2:
+        raise _over_budget(budgets[reply[1] - 1], left_us=reply[2])
+    (_, allowance, cost), wait_us = limits[reply[1] - 1], reply[2]
+    name = allowance.name
     if wait_us < 0:
         raise RefusedError(
-            limit.name,
+            name,
             math.inf,
-            f"This request costs {limit.cost:g} of the {limit.name} limit, which never allows more than "
-            f"{limit.burst:g} at once. Make it smaller.",
+            f"This request costs {cost:g} of the {name} limit, which never allows more than "
+            f"{allowance.burst:g} at once. Make it smaller.",
         )
     wait_s = wait_us / 1e6
-    raise RefusedError(
-        limit.name, wait_s, f"The {limit.name} limit is used up. Try again in {max(1, math.ceil(wait_s))} s."
+    raise RefusedError(name, wait_s, f"The {name} limit is used up. Try again in {max(1, math.ceil(wait_s))} s.")
+
+
+def _over_budget(budget: Budget, left_us: int) -> RefusedError:
+    left_gpu_s, ceiling_gpu_s = max(0, left_us) / 1e6, budget.ceiling_us / 1e6
+    when = "tomorrow" if budget.period == "day" else "next month"
+    return RefusedError(
+        f"{budget.owner} budget",
+        float(budget.ends_in_s),
+        f"The {budget.owner}'s budget of {ceiling_gpu_s:g} GPU-seconds a {budget.period} has {left_gpu_s:.1f} left, "
+        f"and this request may take {budget.cost_us / 1e6:.1f}. Make it smaller, or ask again {when} (UTC).",
+        left_gpu_s,
     )

@@ -16,6 +16,7 @@ from workers.artifacts import ArtifactStore
 from workers.contract import Failure, ImageBody
 from workers.errors import ArtifactNotFoundError, ArtifactStoreError, WorkersError
 from workers.execution_slots import Slot
+from workers.redis_connection import will_pass
 
 log = logging.getLogger("palaver.worker")
 
@@ -79,6 +80,8 @@ class Attachments:
         try:
             pictures = fetch.future.result()
         except (redis.RedisError, ArtifactStoreError) as error:
+            if isinstance(error, redis.RedisError) and not will_pass(error):
+                raise
             if isinstance(error, ArtifactStoreError) and fetch.attempts >= ATTEMPTS:
                 return Unfetchable(Failure(code=error.code, message=str(error)), retryable=True)
             fetch.future = self._begin(wanted, request.tenant, RETRY_S)

@@ -22,8 +22,9 @@ from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
 from workers import keys, redis_connection
-from workers.admission import RECORD_TTL_S, Duplicate, Limit, admit, refund
+from workers.admission import RECORD_TTL_S, Allowance, Duplicate, Limit, admit, refund
 from workers.artifacts import Artifact, ArtifactStore, media_type_of, upload_id
+from workers.budgets import budgets_of
 from workers.contract import Event, Kind, Request, decode_event, encode
 from workers.doorbell import Doorbell, ring
 from workers.errors import (
@@ -38,7 +39,8 @@ from workers.fair_queue import FairQueue
 from workers.follower import Ended, Follower, ImageProgress, Queued, Restarted, TextDelta, Update
 from workers.outbox import OutboxJob
 from workers.position import Position, position
-from workers.settings import ArtifactSettings, LimitSettings, Rate, WorkerSettings
+from workers.settings import ArtifactSettings, BudgetSettings, LimitSettings, WorkerSettings
+from workers.usage import NO_BUDGETS, Usage, usage
 
 __all__ = [
     "CancelOutcome",
@@ -96,6 +98,7 @@ class Client:
         worker: Attempts and times of life that jobs are given.
         outage_s: How long Redis may be away before a follower gives up.
         artifacts: Where pictures lie; by default in Redis.
+        budgets: How much GPU time may be used.
     """
 
     def __init__(
@@ -106,11 +109,14 @@ class Client:
         worker: WorkerSettings,
         outage_s: float = 120.0,
         artifacts: ArtifactStore | None = None,
+        budgets: BudgetSettings = NO_BUDGETS,
     ) -> None:
         self._redis = connection
         self._sync = sync_connection
-        self._limits = limits if isinstance(limits, Mapping) else dict.fromkeys(get_args(Kind), limits)
+        by_kind = limits if isinstance(limits, Mapping) else dict.fromkeys(get_args(Kind), limits)
+        self._allowances = {kind: _allowances(each) for kind, each in by_kind.items()}
         self._worker = worker
+        self._budgets = budgets
         self._outage_s = outage_s
         self._artifacts = artifacts or ArtifactStore(sync_connection, ArtifactSettings(), Path())
         self._doorbell = Doorbell(connection)
@@ -135,18 +141,19 @@ class Client:
         self._sync.close()
 
     async def submit(self, request: Request) -> Submitted:
-        """Charge the limits and enqueue, each once for an idempotency key however often this is called.
+        """Charge limits and budgets and enqueue, each once for an idempotency key however often this is called.
 
         Should the process die between the two, the next submission of the same key enqueues without another charge.
 
         Raises:
-            RefusedError: A limit says no; nothing was charged.
+            RefusedError: A limit or a budget says no; nothing was charged.
             RedisUnavailableError: Redis is away; submit the same request again later.
         """
         with redis_connection.mapped_errors(self._redis):
             record_ttl_s = max(RECORD_TTL_S, self._worker.result_ttl_s)
             limits = self._limits_of(request)
-            admission = await admit(self._redis, request.job_id, limits, record_ttl_s=record_ttl_s)
+            budgets = budgets_of(self._budgets, request.tenant, request.user, request.cost_gpu_s, time.time())
+            admission = await admit(self._redis, request.job_id, limits, budgets, record_ttl_s=record_ttl_s)
             if isinstance(admission, Duplicate) and await self._redis.hexists(keys.live(request.job_id), "final"):
                 # It has ended, and rq may have dropped the job already: the answer is still to be had.
                 return Submitted(request.job_id, duplicate=True)
@@ -163,6 +170,15 @@ class Client:
         with redis_connection.mapped_errors(self._redis):
             origin = await self._redis.hget(Job.key_for(job_id), "origin")
             return await position(self._redis, as_text(origin), job_id) if origin else None
+
+    async def usage(self, tenant: str, user: str) -> Usage:
+        """What a tenant, and a user within it, have used today and this month (UTC).
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return await usage(self._redis, tenant, user, self._budgets)
 
     async def cancel(self, job_id: str, user: str, moderator: bool = False) -> CancelOutcome:
         """Stop a job, queued or running. One that never ran is refunded here, a running one by its worker.
@@ -312,21 +328,10 @@ class Client:
         return str((await self._redis.info("server"))["run_id"])
 
     def _limits_of(self, request: Request) -> list[Limit]:
-        limits = self._limits[request.kind]
-        scopes: tuple[tuple[str, str, Rate], ...] = (
-            ("tenant", request.tenant, limits.tenant),
-            ("channel", f"{request.tenant}:{request.channel}", limits.channel),
-            ("user", f"{request.platform}:{request.user}", limits.user),
-        )
+        owners = (request.tenant, f"{request.tenant}:{request.channel}", f"{request.platform}:{request.user}")
         return [
-            Limit(
-                key=keys.limit(request.kind, scope, name),
-                per_minute=rate.per_minute,
-                burst=rate.burst,
-                cost=1,
-                name=scope,
-            )
-            for scope, name, rate in scopes
+            Limit(keys.limit(request.kind, allowance.name, owner), allowance)
+            for allowance, owner in zip(self._allowances[request.kind], owners, strict=True)
         ]
 
     def _enqueue(self, request: Request) -> bool:
@@ -394,3 +399,8 @@ class Client:
         except (NoSuchJobError, ValueError):  # rq refuses some characters in ids
             raise JobNotFoundError("There is no such job, or it has expired.") from None
         return job
+
+
+def _allowances(limits: LimitSettings) -> tuple[Allowance, ...]:
+    scopes = (("tenant", limits.tenant), ("channel", limits.channel), ("user", limits.user))
+    return tuple(Allowance(scope, rate.per_minute, rate.burst) for scope, rate in scopes)

@@ -45,15 +45,17 @@ class RefusedError(WorkersError):
         limit: Which limit, for example ``user`` or ``tenant``.
         retry_after_s: Seconds after which the same request would be admitted; infinite if never.
         message: For the user.
+        left_gpu_s: What a budget has left, so that a smaller job can be offered; None where no budget said no.
     """
 
     code = "rate_limited"
     exit_code = 75
 
-    def __init__(self, limit: str, retry_after_s: float, message: str) -> None:
+    def __init__(self, limit: str, retry_after_s: float, message: str, left_gpu_s: float | None = None) -> None:
         super().__init__(message)
         self.limit = limit
         self.retry_after_s = retry_after_s
+        self.left_gpu_s = left_gpu_s
 
 
 class JobNotFoundError(WorkersError):

@@ -8,12 +8,8 @@ from dataclasses import dataclass, field
 
 from rq.executions import Execution
 
+from workers import suspects
 from workers.outbox import OutboxJob
-
-#: After this many engine deaths a job meets other suspects only, in small groups.
-SUSPECT_CRASHES = 2
-#: After this many it runs alone, so that the next death names the culprit.
-ISOLATED_CRASHES = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -21,18 +17,20 @@ class Slot:
     """One started job of this worker: it holds a lease from its start in Redis until it is settled.
 
     Attributes:
-        crashes: Engine deaths it was in flight at.
+        crashes: Unexplained engine deaths that its job was in flight at.
+        crashed_at: How many pieces of its answer had come at the last of them; None while it is above suspicion.
         cancelled: Whether its user wanted it stopped before it began.
         deadline_at: Monotonic time after which the attempt has failed; None while it waits for its turn.
-        spoke: Whether it has produced text.
+        pieces: How many pieces of its answer this run has brought.
     """
 
     job: OutboxJob
     execution: Execution
     crashes: int = 0
+    crashed_at: int | None = None
     cancelled: bool = False
     deadline_at: float | None = None
-    spoke: bool = False
+    pieces: int = 0
 
     @property
     def id(self) -> str:
@@ -64,8 +62,8 @@ class ExecutionSlots:
 
     @property
     def free(self) -> int:
-        """How many more jobs to take; none while suspects wait for an engine of their own."""
-        if any(slot.crashes >= SUSPECT_CRASHES for slot in self._slots.values()):
+        """How many more jobs to take; none while suspects of an engine's death are on trial."""
+        if suspects.on_trial(list(self)):
             return 0
         return max(0, self.capacity - len(self._slots))
 
@@ -86,24 +84,18 @@ class ExecutionSlots:
         return next((slot for slot in self._slots.values() if slot.job.id == job_id), None)
 
     def runnable(self) -> list[Slot]:
-        """Which waiting executions to give to the engine now.
+        """Which waiting executions to give to the engine now."""
+        return suspects.runnable(list(self))
 
-        Those that were in flight at repeated engine deaths are kept from the others, and narrowed down: groups of
-        the square root of the capacity where there are more, then one by one. So the innocent finish, and the killer
-        is found after few deaths and few slow rounds.
+    def acquit(self) -> list[Slot]:
+        """Clear the suspects that have survived their place; returns those that are to leave the engine again.
+
+        They leave while others are on trial, because they go where nobody knows whether they survive.
         """
-        waiting = [slot for slot in self._slots.values() if not slot.submitted]
-        if not waiting:
-            return []
-        running = [slot for slot in self._slots.values() if slot.submitted]
-        suspects = [slot for slot in waiting if slot.crashes >= SUSPECT_CRASHES]
-        if not suspects and not any(slot.crashes >= SUSPECT_CRASHES for slot in running):
-            return waiting
-        if running or not suspects:
-            return []
-        group = [slot for slot in suspects if slot.crashes < ISOLATED_CRASHES]
-        size = math.isqrt(self.capacity)
-        return group[:size] if len(group) > size else suspects[:1]
+        passed = [slot for slot in self._slots.values() if suspects.has_passed(slot)]
+        for slot in passed:
+            slot.crashed_at = None
+        return passed if suspects.on_trial(list(self)) else []
 
     def overdue(self, now_s: float) -> list[Slot]:
         """Executions whose attempt has taken too long, by the monotonic clock."""

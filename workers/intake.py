@@ -43,6 +43,7 @@ class Taken:
 class _Candidate:
     job: OutboxJob
     crashes: int
+    crashed_at: int | None
     cancelled: bool
 
 
@@ -105,7 +106,7 @@ class Intake:
                 job.prepare_for_execution(self._worker_name, pipeline)
                 if job.attempt > 1 or job.ttl:  # else nothing has ever set it to expire
                     pipeline.persist(job.key)
-                slots.append(Slot(job, execution, candidate.crashes, candidate.cancelled))
+                slots.append(Slot(job, execution, candidate.crashes, candidate.crashed_at, candidate.cancelled))
             self._doubtful = slots
             try:
                 pipeline.execute()
@@ -137,7 +138,8 @@ class Intake:
             log.warning("Job %s has no readable hash and is dropped.", job_id)
             return None
         job.started_job_registry = self._registry
-        return _Candidate(job, int(crashes or 0), cancel is not None)
+        count, _, place = (crashes or b"0").partition(b" ")
+        return _Candidate(job, int(count), int(place) if place else None, cancel is not None)
 
     def _really_started(self, slots: Sequence[Slot]) -> list[Slot]:
         """Of starts whose reply was lost, those that happened; the others are put back by maintenance."""

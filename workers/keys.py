@@ -26,6 +26,12 @@ def limit(kind: str, scope: str, name: str) -> str:
     return f"{PREFIX}limit:{kind}:{scope}:{name}"
 
 
+def usage(tenant: str, user: str | None, period: str) -> str:
+    """Hash of what a tenant, or a user within it, has used in a day or month; expires: see ``workers.usage``."""
+    owner = tenant if user is None else f"{tenant}:{user}"
+    return f"{PREFIX}usage:{owner}:{period}"
+
+
 def admission(job_id: str) -> str:
     """What was charged for a job, so that it can be deduplicated and refunded once; expires after a day."""
     return f"{PREFIX}admission:{job_id}"
@@ -77,7 +83,7 @@ def doorbell(kind: str) -> str:
 
 
 def crashes(job_id: str) -> str:
-    """How often this job was in flight when an engine died; expires after a day."""
+    """How often this job was in flight when an engine died, and how far it had come; expires after a day."""
     return f"{PREFIX}crashes:{job_id}"
 
 
@@ -145,9 +151,9 @@ def conversations_of(author: str) -> str:
     return f"{PREFIX}conversations_of:{author}"
 
 
-def usage(platform: str, user: str, day: str) -> str:
-    """Hash of what a person has used on a day; expires after weeks."""
-    return f"{PREFIX}usage:{platform}:{user}:{day}"
+def personal_usage(platform: str, user: str, day: str) -> str:
+    """Hash of what a person has used on a day, wherever that was; expires after weeks."""
+    return f"{PREFIX}personal_usage:{platform}:{user}:{day}"
 
 
 def tenant_config(tenant: str) -> str:

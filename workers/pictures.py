@@ -22,6 +22,7 @@ from workers.attachments import ATTEMPTS, RETRY_S
 from workers.contract import ArtifactRef
 from workers.errors import ArtifactStoreError, WorkersError
 from workers.execution_slots import Slot
+from workers.redis_connection import will_pass
 
 log = logging.getLogger("palaver.worker")
 
@@ -30,6 +31,7 @@ log = logging.getLogger("palaver.worker")
 class _Picture:
     """One picture on its way into the store."""
 
+    index: int
     ref: ArtifactRef
     artifact: Artifact
     future: Future[None]
@@ -51,7 +53,17 @@ class Pictures:
         self._ring = ring
         self._pictures: dict[str, list[_Picture]] = {}
 
-    def take(self, slot: Slot, index: int, data: str, media_type: str, size_px: tuple[int, int], seed: int) -> None:
+    def take(
+        self,
+        slot: Slot,
+        index: int,
+        data: str,
+        media_type: str,
+        size_px: tuple[int, int],
+        seed: int,
+        *,
+        covered: bool = False,
+    ) -> None:
         """Begin to store what the engine has finished.
 
         Args:
@@ -61,6 +73,7 @@ class Pictures:
             media_type: As in ``ArtifactRef``.
             size_px: Width and height.
             seed: As in ``ArtifactRef``.
+            covered: As in ``ArtifactRef``.
         """
         request = slot.job.request
         artifact = Artifact(base64.b64decode(data), media_type, request.tenant, request.user)
@@ -72,14 +85,16 @@ class Pictures:
                 "height_px": size_px[1],
                 "size_bytes": len(artifact.data),
                 "seed": seed,
+                "covered": covered,
             }
         )
         future = self._submit(self._put, ref.artifact_id, artifact, 0.0)
-        self._pictures.setdefault(slot.id, []).append(_Picture(ref, artifact, future))
+        self._pictures.setdefault(slot.id, []).append(_Picture(index, ref, artifact, future))
 
     def refs(self, execution_id: str) -> tuple[ArtifactRef, ...]:
-        """What the end of an execution tells of its pictures."""
-        return tuple(picture.ref for picture in self._pictures.get(execution_id, ()))
+        """What the end of an execution tells of its pictures, in the order of their seeds, not of their completion."""
+        pictures = sorted(self._pictures.get(execution_id, ()), key=lambda picture: picture.index)
+        return tuple(picture.ref for picture in pictures)
 
     def busy(self, execution_id: str) -> bool:
         """Whether threads are at work for an execution; the bell rings when they have done something."""
@@ -118,7 +133,7 @@ class Pictures:
         error = picture.future.exception()
         if error is None:
             return True
-        if not isinstance(error, redis.RedisError):
+        if not (isinstance(error, redis.RedisError) and will_pass(error)):
             if not isinstance(error, ArtifactStoreError) or picture.attempts >= ATTEMPTS:
                 raise error
             log.warning("Picture %s could not be stored: %s Trying again.", picture.ref.artifact_id, error)

@@ -40,6 +40,11 @@ _RETRIED = (redis.ConnectionError,)
 _SCHEMES = ("redis", "rediss", "unix", "sentinel")
 _SENTINEL_PORT = 26379
 
+#: What passes when somebody sees to the server: it is away, a replica just now, its memory or its disk is full.
+_PASSING = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
+#: The same as a server says it where the client has no class for it, or in the middle of a script or a MULTI.
+_PASSING_SIGNS = ("MISCONF", "OOM ", "READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS")
+
 _logger = logging.getLogger("palaver.redis")
 
 
@@ -138,6 +143,13 @@ def describe_outage(error: BaseException, client: redis.Redis | redis.asyncio.Re
     return _describe(error, _place(client))
 
 
+def will_pass(error: redis.RedisError) -> bool:
+    """Whether a server cannot be worked with just now, so that the same may succeed later."""
+    if isinstance(error, _PASSING):
+        return True
+    return isinstance(error, redis.ResponseError) and any(sign in str(error) for sign in _PASSING_SIGNS)
+
+
 def _describe(error: BaseException, place: str) -> RedisError:
     lowered = str(error).lower()
     if isinstance(error, redis.AuthenticationError) or "noauth" in lowered or "wrongpass" in lowered:
@@ -155,7 +167,10 @@ def _describe(error: BaseException, place: str) -> RedisError:
     if isinstance(error, redis.exceptions.BusyLoadingError):
         return RedisUnavailableError(f"The server at {place} is still loading its data. Try again in a moment.")
     if isinstance(error, redis.sentinel.MasterNotFoundError):
-        return RedisUnavailableError(f"The sentinels know no reachable primary: {place}. Check the service's name.")
+        return RedisUnavailableError(
+            f"The sentinels know no reachable primary: {place}. Check the service's name, and "
+            "PALAVER_REDIS__SENTINEL_PASSWORD if they want one."
+        )
     return _describe_connection(lowered, isinstance(error, redis.TimeoutError | TimeoutError), place)
 
 
@@ -246,9 +261,12 @@ def _tls(url: str, settings: RedisSettings) -> dict[str, Any]:
 
 
 def _sentinel_options(settings: RedisSettings, retry: object) -> dict[str, Any]:
-    """Sentinels are asked without a password, briefly and once: there are others to ask."""
+    """Sentinels are asked briefly and once, for there are others to ask."""
     timeout_s = settings.connect_timeout_s
-    return {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": retry}
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": retry}
+    if settings.sentinel_password:
+        options["password"] = settings.sentinel_password.get_secret_value()
+    return options
 
 
 def _sentinel_parts(url: str) -> tuple[list[tuple[str, int]], str, int, dict[str, str]]:

@@ -18,6 +18,7 @@ class RedisSettings(_Section):
     Attributes:
         url: ``redis://``, ``rediss://`` (TLS), ``unix://`` or ``sentinel://host1:26379,host2:26379/service/db``.
         password: Overrides one in the URL; also for Sentinel's master.
+        sentinel_password: For the sentinels themselves, where they want one.
         ca_file: Certificate authority for TLS; the system's otherwise.
         durability: The embedded server's ``appendfsync``: with ``everysec`` its death may undo up to about 2 s of
             confirmed writes, which clients and workers then repeat; ``always`` loses none, and is slower.
@@ -26,6 +27,7 @@ class RedisSettings(_Section):
     url: SecretStr | None = None
     username: str | None = None
     password: SecretStr | None = None
+    sentinel_password: SecretStr | None = None
     ca_file: Path | None = None
     durability: Literal["everysec", "always"] = "everysec"
     connect_timeout_s: float = Field(default=5.0, gt=0)
@@ -46,6 +48,15 @@ class LimitSettings(_Section):
     user: Rate = Rate(per_minute=20, burst=10)
     tenant_in_flight: int = Field(default=64, ge=1)
     user_in_flight: int = Field(default=8, ge=1)
+
+
+class BudgetSettings(_Section):
+    """Most GPU time that may be used in a day and in a month (UTC), of all kinds together; 0 sets no budget."""
+
+    tenant_day_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+    tenant_month_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+    user_day_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
+    user_month_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
 
 
 class ChatModelSettings(_Section):
@@ -143,6 +154,52 @@ class ArtifactSettings(_Section):
         return self
 
 
+class ModerationSettings(_Section):
+    """What filters prompts, answers and pictures. Passed to ``generation.moderation.factory`` as plain JSON.
+
+    Attributes:
+        strictness: What holds for tenants without a policy of their own.
+        text_model: ``jigsaw-bilstm`` (English), ``none``, or a guard model: hub id or directory.
+        injection_model: ``nanoguard`` or ``none``.
+        image_model: ``nsfwjs-mobilenet-v2``, ``none``, or a Stable Diffusion safety checker: hub id or directory.
+        record_url: SQLAlchemy URL of the record of decisions; SQLite in the data directory by default, ``none`` for
+            no record.
+        secret: What users' names are hashed with and kept texts encrypted with; by default a key in the data directory.
+            Processes on several machines need the same one.
+    """
+
+    strictness: Literal["relaxed", "balanced", "strict"] = "balanced"
+    text_model: str = "jigsaw-bilstm"
+    injection_model: Literal["nanoguard", "none"] = "nanoguard"
+    image_model: str = "nsfwjs-mobilenet-v2"
+    record_url: SecretStr | None = None
+    secret: SecretStr | None = None
+
+
+class ProvenanceSettings(_Section):
+    """How pictures say that a machine drew them. Passed to ``generation.provenance.engine`` as plain JSON.
+
+    Attributes:
+        watermark: Whether the invisible mark is put in.
+        key: Its key; by default one that is known to everybody, so that everybody can tell.
+        visible_label: Text of the visible label, for example ``AI``; empty for none.
+        label_font: Font file of that text, for letters other than Latin ones.
+        certificate_file: PEM chain that signs C2PA content credentials; none are made without.
+        key_file: PEM private key of that certificate.
+        algorithm: ``es256``, ``es384``, ``ps256`` or ``ed25519``, as that key is.
+        producer: Who the metadata says runs the service.
+    """
+
+    watermark: bool = True
+    key: SecretStr | None = None
+    visible_label: str = Field(default="", max_length=40)
+    label_font: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    algorithm: Literal["es256", "es384", "ps256", "ed25519"] = "es256"
+    producer: str = Field(default="Palaver", min_length=1, max_length=80)
+
+
 class WorkerSettings(_Section):
     """How a worker takes and keeps jobs.
 
@@ -150,7 +207,7 @@ class WorkerSettings(_Section):
         lease_s: A worker that has not renewed a job's lease for this long has lost it.
         drain_s: After SIGTERM, running answers may finish for this long; then they are given back.
         max_attempts: Runs of one job that failed or lost their worker; an engine's death is counted apart.
-        quarantine_crashes: A job in flight at this many engine deaths, alone suspected, is not run again.
+        quarantine_crashes: A job that has killed the engine this often is not run again.
         result_ttl_s: How long a finished answer can be read again.
         flush_ms: How often growing text is written.
         engine_silence_s: An engine that is busy and answers nothing for this long is killed and started again.

@@ -8,7 +8,8 @@ and each is tried alone. A worker that was frozen beyond its lease therefore wri
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,12 +17,12 @@ import redis
 from redis.client import Pipeline
 from rq.utils import now
 
-from workers import keys, scripts
+from workers import keys, scripts, usage
 from workers.admission import refund
 from workers.contract import ArtifactRef, Failure, UsageReport
 from workers.execution_slots import Slot
 from workers.fair_queue import FairQueue
-from workers.outbox import Ending
+from workers.outbox import QUARANTINED, Ending
 from workers.pictures import Pictures
 from workers.results import TextWriter
 
@@ -75,7 +76,7 @@ class GivenBack:
     """It goes back to the head of the queue without spending a retry.
 
     Args:
-        crash: Whether an engine's death is the reason, which is counted.
+        crash: Whether an engine's death is the reason and it may be to blame, which is counted.
     """
 
     crash: bool = False
@@ -191,6 +192,7 @@ class Settlement:
             if job.started_at:
                 worked_s += (job.ended_at - job.started_at).total_seconds()
         self._queue.end_runs(pipeline, runs)
+        usage.record(pipeline, self._queue.name, _answers(owned), time.time())
         answered = sum(isinstance(each.outcome, Answered) for each in owned)
         failed = sum(isinstance(each.outcome, Broken) for each in owned)
         pipeline.hincrby(self._worker_key, "successful_job_count", answered)
@@ -202,9 +204,7 @@ class Settlement:
         job = slot.job
         slot.execution.delete(job, pipeline)
         job.ending = self._ending(slot, outcome)
-        if isinstance(outcome, (Broken, GivenBack)) and outcome.crash:
-            pipeline.incr(keys.crashes(job.id))
-            pipeline.expire(keys.crashes(job.id), CRASHES_TTL_S)
+        self._note_suspicion(pipeline, slot, died=isinstance(outcome, (Broken, GivenBack)) and outcome.crash)
         match outcome:
             case Answered():
                 job.finish(pipeline, slot.execution, self._worker_name)
@@ -216,6 +216,13 @@ class Settlement:
                 refund(pipeline, job.id)
             case GivenBack():
                 job.give_back(self._queue, pipeline)
+
+    def _note_suspicion(self, pipeline: Pipeline, slot: Slot, *, died: bool) -> None:
+        """For the job's next run: how many deaths it was at, and how far it had come at the last, if that counts."""
+        if died:
+            pipeline.set(keys.crashes(slot.job.id), f"{slot.crashes + 1} {slot.pieces}", ex=CRASHES_TTL_S)
+        elif slot.crashes and slot.crashed_at is None:
+            pipeline.set(keys.crashes(slot.job.id), f"{slot.crashes}", ex=CRASHES_TTL_S)
 
     def _fail(self, pipeline: Pipeline, slot: Slot, outcome: Broken) -> None:
         job = slot.job
@@ -249,6 +256,14 @@ def _gpu_s(outcome: Outcome) -> float | None:
             return 0.0
 
 
+def _answers(owned: Sequence[Ended]) -> Iterator[usage.Answer]:
+    """What was answered, for the accounts of tenants and users."""
+    for each in owned:
+        if isinstance(each.outcome, Answered):
+            request = each.slot.job.request
+            yield usage.Answer(request.job_id, request.tenant, request.user, _gpu_s(each.outcome) or 0.0)
+
+
 def queued_s(slot: Slot) -> float:
     """Seconds the job waited between being asked and its last start."""
     job = slot.job
@@ -257,16 +272,18 @@ def queued_s(slot: Slot) -> float:
     return max(0.0, (job.started_at - job.enqueued_at).total_seconds())
 
 
-def died_with(slot: Slot, in_flight: int, quarantine_crashes: int) -> Outcome:
+def died_with(slot: Slot, culprit: Slot | None, quarantine_crashes: int) -> Outcome:
     """What becomes of an execution that was in flight when its engine died.
 
-    Alone in the engine at its ``quarantine_crashes``-th death, a job is the culprit beyond reasonable doubt; in
-    company it is only a suspect, and runs again, see ``ExecutionSlots.runnable``.
+    Args:
+        slot: The execution.
+        culprit: Who is to blame, from ``suspects.culprit``; None if nobody knows yet.
+        quarantine_crashes: How many deaths a culprit may cause before it is not run again.
     """
-    if in_flight == 1 and slot.crashes + 1 >= quarantine_crashes:
+    if slot is culprit and slot.crashes + 1 >= quarantine_crashes:
         text = (
             f"This request was stopped because the model crashed {slot.crashes + 1} times while working on it. "
             "Change it before you try again."
         )
-        return Broken(Failure(code="quarantined", message=text), crash=True)
-    return GivenBack(crash=True)
+        return Broken(Failure(code=QUARANTINED, message=text), crash=True)
+    return GivenBack(crash=culprit is None or slot is culprit)

@@ -11,17 +11,16 @@ import logging
 import math
 import select
 import time
-from base64 import b64decode
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import redis
 from redis.client import Pipeline
 from rq.suspension import WORKERS_SUSPENDED
 
 from workers.artifacts import ArtifactStore
-from workers.attachments import Attachments, Unfetchable
-from workers.contract import Failure
+from workers.attachments import Unfetchable
+from workers.contract import Failure, Request
 from workers.engine_channel import Message
 from workers.engine_handle import EngineHandle
 from workers.errors import ArtifactStoreError, EngineStartError, WorkersError
@@ -31,12 +30,12 @@ from workers.inbox_watch import InboxWatch
 from workers.intake import Intake
 from workers.leases import Leases
 from workers.orders import Orders
-from workers.pictures import Pictures
+from workers.outputs import Outputs
 from workers.position import SpeedMeter, report_speed
-from workers.progress import ProgressWriter
-from workers.results import TextWriter
+from workers.redis_connection import will_pass
 from workers.settings import WorkerSettings
 from workers.settlement import Answered, Broken, Ended, GivenBack, Outcome, Settlement, Stopped, died_with
+from workers.suspects import culprit
 
 log = logging.getLogger("palaver.worker")
 
@@ -47,13 +46,8 @@ REDIS_RETRY_S = 0.2
 SETTLED_AT_ONCE = 64
 #: Engines that die this often before they are ready are not started again by this worker.
 STARTS = 5
-#: Pictures that are fetched and stored at the same time.
-STORE_THREADS = 4
 #: How long a worker that must go tries to give its jobs back while Redis is away; then their leases run out.
 LAST_WORDS_S = 5.0
-
-#: What passes when somebody sees to the server: it cannot be reached, is a replica just now, or its memory is full.
-_AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
 
 
 class WorkerLoop:
@@ -88,14 +82,11 @@ class WorkerLoop:
         self._settings = settings
         self._orders = orders
         self._beat_worker = beat
-        self._texts = TextWriter(self._redis, queue.name, settings.result_ttl_s)
+        self._outputs = Outputs(self._redis, queue.name, settings.result_ttl_s, artifacts, orders.ring)
         self._intake = Intake(queue, worker_name, lease_s)
         self._leases = Leases(self._redis, lease_s)
-        self._progress = ProgressWriter(self._redis, queue.name)
-        self._threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="artifacts")
-        self._attachments = Attachments(artifacts, self._threads, orders.ring)
-        self._pictures = Pictures(artifacts, self._threads, orders.ring)
-        self._settlement = Settlement(queue, self._texts, worker_name, worker_key, self._pictures)
+        outputs = self._outputs
+        self._settlement = Settlement(queue, outputs.texts, worker_name, worker_key, outputs.pictures)
         self._watch = InboxWatch(queue, orders.ring)
         self._speed = SpeedMeter()
         self._worker_name = worker_name
@@ -103,7 +94,7 @@ class WorkerLoop:
         self._ended: list[Ended] = []
         self._give_up_at: float | None = None
         self._beat_at = self._flush_at = self._suspension_at = self._redis_at = 0.0
-        self._text_waits = self._suspended = False
+        self._output_waits = self._suspended = False
         self._outage_since: float | None = None
         self._failed_starts = 0
         self.settled = 0
@@ -120,7 +111,7 @@ class WorkerLoop:
         finally:
             self._watch.close()
             self._last_words()
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._outputs.close()
             self._engine.stop()
 
     def _done(self, burst: bool) -> bool:
@@ -138,10 +129,12 @@ class WorkerLoop:
             return
         try:
             self._renew()
-            self._write_text()
+            self._write_output()
             self._settle()
             self._admit()
-        except _AWAY as error:
+        except redis.RedisError as error:
+            if not will_pass(error):
+                raise
             self._redis_away(error)
         else:
             self._redis_is_there()
@@ -166,9 +159,9 @@ class WorkerLoop:
         if self._give_up_at is not None:
             due.append(self._give_up_at)
         in_redis = [self._beat_at]
-        if self._text_waits:
+        if self._output_waits:
             in_redis.append(self._flush_at)
-        if self._may_admit() or any(not self._pictures.busy(each.slot.id) for each in self._ended):
+        if self._may_admit() or any(not self._outputs.pictures.busy(each.slot.id) for each in self._ended):
             in_redis.append(0.0)
         if self._suspended:
             in_redis.append(self._suspension_at)
@@ -203,6 +196,7 @@ class WorkerLoop:
             self._engine_died()
         else:
             self._engine.flush()
+            self._cut(self.slots.acquit(), GivenBack())
             self._feed()
 
     def _hear(self, message: Message) -> None:
@@ -212,43 +206,35 @@ class WorkerLoop:
         slot = self.slots.get(message[1])
         if slot is None:
             return  # cancelled in the meantime
+        if self._outputs.hear(slot, message):
+            if not slot.pieces:  # somebody is waiting for the first word
+                self._flush_at = 0.0
+            slot.pieces += 1
+            self._output_waits = True
         match message:
-            case ["delta", _, text]:
-                self._texts.append(slot.id, text)
-                self._show(slot)
-            case ["image_progress", _, step, total_steps, preview]:
-                self._progress.note(slot.id, step, total_steps, preview and b64decode(preview))
-                self._show(slot)
-            case ["picture", _, index, data, media_type, width_px, height_px, seed]:
-                self._pictures.take(slot, index, data, media_type, (width_px, height_px), seed)
             case ["finished", _, reason, usage]:
-                self._end(slot, Answered(reason, usage, self._pictures.refs(slot.id)))
+                self._end(slot, Answered(reason, usage, self._outputs.pictures.refs(slot.id)))
             case ["failed", _, code, text, retryable]:
                 self._end(slot, Broken(Failure(code=code, message=text), retryable, refused=code == "refused"))
 
-    def _show(self, slot: Slot) -> None:
-        """Have what was told written soon; at once if it is the first, for which somebody is waiting."""
-        if not slot.spoke:
-            slot.spoke = True
-            self._flush_at = 0.0
-        self._text_waits = True
-
     def _step_raised(self, ids: list[str], code: str, text: str, retryable: bool) -> None:
-        """One request made the whole step fail: as with an engine's death, alone it is convicted, else suspected."""
+        """One request made the whole step fail: that is as if the engine had died of it."""
         involved = [slot for slot in map(self.slots.get, ids) if slot is not None]
+        to_blame = culprit(involved)
         for slot in involved:
-            if len(involved) == 1 and not retryable:
+            if slot is to_blame and not retryable:
                 self._end(slot, Broken(Failure(code=code, message=text)))
             else:
-                self._end(slot, died_with(slot, len(involved), self._settings.quarantine_crashes))
+                self._end(slot, died_with(slot, to_blame, self._settings.quarantine_crashes))
 
     def _engine_died(self) -> None:
         in_flight = [slot for slot in self.slots if slot.submitted]
         was_ready = self._engine.ready
         status = self._engine.bury()
         log.error("The engine died (exit status %s) with %d jobs in flight.", status, len(in_flight))
+        to_blame = culprit(in_flight)
         for slot in self.slots:
-            died = died_with(slot, len(in_flight), self._settings.quarantine_crashes)
+            died = died_with(slot, to_blame, self._settings.quarantine_crashes)
             self._end(slot, died if slot.submitted else GivenBack())
         if not was_ready:
             self._not_started(EngineStartError(f"The engine process died while starting (exit status {status})."))
@@ -268,26 +254,24 @@ class WorkerLoop:
         now_s = time.monotonic()
         requests = []
         for slot in self.slots.runnable():
-            timeout_s = slot.job.request.timeout_s
-            match self._attachments.body(slot):
+            request = slot.job.request
+            timeout_s = request.timeout_s
+            match self._outputs.attachments.body(slot):
                 case None:
                     continue
                 case Unfetchable(failure, retryable):
                     self._end(slot, Broken(failure, retryable, refused=not retryable))
                 case body:
-                    self._attachments.forget(slot.id)
+                    self._outputs.attachments.forget(slot.id)
                     slot.deadline_at = now_s + timeout_s + DEADLINE_GRACE_S
-                    requests.append((slot.id, body, timeout_s))
+                    requests.append((slot.id, {**body, "origin": origin(request)}, timeout_s))
         self._engine.submit(requests)
 
     # Ends
 
     def _end(self, slot: Slot, outcome: Outcome) -> None:
         self.slots.take(slot.id)
-        self._attachments.forget(slot.id)
-        self._progress.forget(slot.id)
-        if not isinstance(outcome, Answered):
-            self._pictures.discard(slot.id)
+        self._outputs.end(slot.id, isinstance(outcome, Answered))
         self._ended.append(Ended(slot, outcome))
 
     def _cut(self, slots: Sequence[Slot], outcome: Outcome) -> None:
@@ -330,8 +314,7 @@ class WorkerLoop:
         self._beat_at = time.monotonic() + self._settings.heartbeat_s
         for slot in renewal.lost:
             log.warning("Job %s is no longer ours; execution %s is dropped.", slot.job.id, slot.id)
-            self._texts.forget(slot.id)
-            self._pictures.forget(slot.id)
+            self._outputs.forget(slot.id)
         lost = {slot.id for slot in renewal.lost}
         self._ended = [each for each in self._ended if each.slot.id not in lost]
         self._engine.cancel([slot.id for slot in renewal.lost if self.slots.take(slot.id)])
@@ -340,8 +323,7 @@ class WorkerLoop:
             log.warning("The server forgot the end of %d jobs; writing them again.", len(renewal.undone))
             self._ended.extend(renewal.undone)
         for each in renewal.durable:
-            self._texts.forget(each.slot.id)
-            self._pictures.forget(each.slot.id)
+            self._outputs.forget(each.slot.id)
 
     def _report_speed(self, pipeline: Pipeline) -> None:
         if self._speed.seconds_per_job is not None and self.slots.capacity:
@@ -349,12 +331,11 @@ class WorkerLoop:
                 pipeline, self._queue.name, self._worker_name, self.slots.capacity, self._speed.seconds_per_job
             )
 
-    def _write_text(self) -> None:
+    def _write_output(self) -> None:
         now_s = time.monotonic()
-        if self._text_waits and now_s >= self._flush_at:
-            self._texts.flush()
-            self._progress.flush()
-            self._text_waits = False
+        if self._output_waits and now_s >= self._flush_at:
+            self._outputs.flush()
+            self._output_waits = False
             self._flush_at = now_s + self._settings.flush_ms / 1000
 
     def _settle(self) -> None:
@@ -372,10 +353,10 @@ class WorkerLoop:
         settleable = []
         for at, each in enumerate(self._ended):
             try:
-                if not self._pictures.stored(each.slot.id):
+                if not self._outputs.pictures.stored(each.slot.id):
                     continue
             except WorkersError as error:
-                self._pictures.discard(each.slot.id)
+                self._outputs.pictures.discard(each.slot.id)
                 failure = Failure(code=error.code, message=str(error))
                 broken = Broken(failure, retryable=isinstance(error, ArtifactStoreError))
                 self._ended[at] = Ended(each.slot, broken)
@@ -428,3 +409,9 @@ class WorkerLoop:
                 self._settle()
             except redis.RedisError:
                 time.sleep(REDIS_RETRY_S)
+
+
+def origin(request: Request) -> dict[str, Any]:
+    """What the engine process is told of whose request it is."""
+    policy = request.policy.model_dump(mode="json", exclude_defaults=True) if request.policy else None
+    return {"job_id": request.job_id, "tenant": request.tenant, "user": request.user, "policy": policy}

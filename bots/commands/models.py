@@ -36,6 +36,7 @@ class _Row:
     installed: bool
     fits: bool | None
     configured: bool
+    kind: str = "chat"
 
 
 @click.group(name="models")
@@ -110,17 +111,18 @@ def _rows(settings: Settings) -> list[_Row]:
 
     room = max(devices.gpu_memory_bytes(), devices.free_memory_bytes())
     records = {record.name: record for record in catalog.installed(settings.data_dir)}
+    configured = {"chat": settings.chat.model, "image": settings.image.model}
     rows = []
     for entry in catalog.entries():
         described = {field.name: getattr(entry, field.name) for field in fields(entry)}
         here = records.pop(entry.name, None) is not None
-        chosen = entry.name == settings.chat.model.lower()
+        chosen = entry.name == configured[entry.kind].lower()
         rows.append(_Row(**described, installed=here, fits=entry.memory_bytes <= room, configured=chosen))
-    rows += [_pulled_by_name(record, settings.chat.model) for record in records.values()]
+    rows += [_pulled_by_name(record, set(configured.values())) for record in records.values()]
     return rows
 
 
-def _pulled_by_name(record: Manifest, configured: str) -> _Row:
+def _pulled_by_name(record: Manifest, configured: set[str]) -> _Row:
     return _Row(
         record.name,
         record.source,
@@ -133,7 +135,8 @@ def _pulled_by_name(record: Manifest, configured: str) -> _Row:
         summary="Pulled by name.",
         installed=True,
         fits=None,
-        configured=record.name == configured,
+        configured=record.name in configured,
+        kind="?",
     )
 
 
@@ -143,7 +146,7 @@ def _print_table(rows: list[_Row]) -> None:
 
     console = Console()
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "size", "languages", "licence", "installed", "fits"):
+    for heading in ("model", "makes", "size", "languages", "licence", "installed", "fits"):
         table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=True)
     roomy = console.width >= _ROOMY_COLUMNS
     if roomy:
@@ -153,6 +156,7 @@ def _print_table(rows: list[_Row]) -> None:
         name = f"{row.name} *" if row.configured else row.name
         cells = (
             name,
+            row.kind,
             _size(row.download_bytes),
             _some(row.languages),
             row.licence,

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from bots import log, settings, up_wants
+from bots.settings import Settings
 from bots.up_lock import Users, only_one, set_keep
 from workers import embedded_redis, redis_connection
 from workers.contract import Kind
@@ -51,7 +52,7 @@ def command(while_used: bool) -> int:
         if not while_used:
             set_keep(configured.data_dir, keep=True)
         unused = Users(configured.data_dir).gone
-        programs = [_worker(configured.data_dir, kind, while_used) for kind in up_wants.KINDS]
+        programs = [_worker(configured, kind, while_used) for kind in up_wants.KINDS]
         if not while_used:
             programs += _front_ends(configured)
         tree = Tree(programs, unused, stop_deadline_s=configured.worker.drain_s + _STOP_MARGIN_S)
@@ -62,18 +63,19 @@ def command(while_used: bool) -> int:
                 up_wants.forget(configured.data_dir, kind)
 
 
-def _worker(data_dir: Path, kind: Kind, while_used: bool) -> Program:
-    """The worker of a kind: always there, as far as it is installed; in a tree for its users' sake, if one wants it."""
-    always = not while_used and up_wants.installed(kind)
-    arguments = ["worker", "--kinds", kind, "--devices", "auto"]
-    if not always:
-        arguments += ["--failure-file", str(up_wants.failure_file(data_dir, kind))]
+def _worker(settings: Settings, kind: Kind, while_used: bool) -> Program:
+    """The worker of a kind: always there, as far as it is installed; in a tree for its users' sake, if one wants it.
+
+    Chat goes on where pictures cannot be drawn.
+    """
+    demand = _Demand(settings.data_dir, kind, always=not while_used and not up_wants.missing(settings, kind))
+    failure_file = up_wants.failure_file(settings.data_dir, kind)
     return Program(
         f"{kind} worker",
-        tuple(arguments),
-        wanted=lambda: always or up_wants.wanted(data_dir, kind),
-        essential=always,
-        given_up=lambda: up_wants.forget(data_dir, kind),
+        ("worker", "--kinds", kind, "--devices", "auto", "--failure-file", str(failure_file)),
+        wanted=demand,
+        essential=kind == "chat" and not while_used,
+        given_up=demand.give_up,
     )
 
 
@@ -81,6 +83,8 @@ def _front_ends(configured: settings.Settings) -> list[Program]:
     """The front-ends whose tokens are configured. One that is refused says why and leaves the rest running."""
     slack = configured.slack
     programs = []
+    if configured.discord.token is not None:
+        programs.append(_front_end("Discord front-end", "discord"))
     if slack.bot_tokens and (slack.socket_token or slack.secret):
         programs.append(_front_end("Slack front-end", "slack", *([] if slack.socket_token else ["--http"])))
     return programs
@@ -95,6 +99,29 @@ def _front_end(name: str, *arguments: str) -> Program:
         essential=False,
         given_up=lambda: refused.append(True),
     )
+
+
+@dataclass(slots=True)
+class _Demand:
+    """Whether a kind of worker is to run.
+
+    Args:
+        data_dir: Where its users say so.
+        kind: Which.
+        always: Whether it is to run in any case.
+    """
+
+    data_dir: Path
+    kind: Kind
+    always: bool
+
+    def __call__(self) -> bool:
+        return self.always or up_wants.wanted(self.data_dir, self.kind)
+
+    def give_up(self) -> None:
+        """It cannot run; whoever wants it again has it tried again."""
+        self.always = False
+        up_wants.forget(self.data_dir, self.kind)
 
 
 @dataclass(slots=True)
@@ -178,6 +205,7 @@ class Tree:
         if code > 0 and code not in _TEMPORARY:
             program.process = None
             program.given_up()
+            _log.error("the %s cannot run (exit code %d)", program.name, code)
             others = any(other.process for other in self._programs)
             return 0 if others and not program.essential else code
         if now_s - program.started_s > _WELL_AFTER_S:

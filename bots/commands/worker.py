@@ -13,6 +13,7 @@ from bots.settings import Settings
 from bots.up_wants import report_failure
 from generation import catalog
 from generation.errors import GenerationError
+from generation.image.config import EMBEDDED_MODEL
 from workers import embedded_redis, redis_connection
 from workers.contract import Kind
 from workers.errors import SettingsError, WorkersError
@@ -55,6 +56,8 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
         redis_connection.check(client)
         if "chat" in kinds and configured.chat.backend == "transformers":
             catalog.resolve(configured.chat.model, configured.data_dir)  # a wrong name is told before anything loads
+        if "image" in kinds and configured.image.model != EMBEDDED_MODEL:
+            catalog.resolve(configured.image.model, configured.data_dir)  # likewise
         Supervisor(
             worker_configs(
                 kinds,
@@ -66,6 +69,8 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
                 chat=configured.chat,
                 image=configured.image,
                 artifacts=configured.artifacts,
+                moderation=configured.moderation,
+                provenance=configured.provenance,
                 log_level=configured.log_level,
             )
         ).run()

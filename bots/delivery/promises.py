@@ -103,7 +103,7 @@ class Promises:
         ttl_s: How long a promise is remembered, and after it what was posted.
     """
 
-    def __init__(self, redis: Redis, front_end: str, lease_s: float = 10.0, ttl_s: int = DEFAULT_TTL_S) -> None:
+    def __init__(self, redis: Redis, front_end: str, lease_s: float = 6.0, ttl_s: int = DEFAULT_TTL_S) -> None:
         self._redis = redis
         self._front_end = front_end
         self._owner = secrets.token_hex(8)

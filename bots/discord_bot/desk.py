@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 import discord
@@ -18,6 +18,8 @@ from bots.discord_bot.attachments import Attachments
 from bots.image_prompt import ImagePrompt
 from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt
+from bots.tenant_config import TenantConfigs
+from bots.tenant_rules import TenantRules, Whence
 from workers.client import Client
 from workers.contract import ReplyTo, tenant_of
 from workers.errors import WorkersError
@@ -42,6 +44,8 @@ class Desk:
         conversations: Histories.
         records: What was asked to be drawn.
         attachments: Fetches files.
+        rules: What tenants have configured.
+        configs: The same, to look at.
     """
 
     front_end: str
@@ -51,6 +55,8 @@ class Desk:
     conversations: Conversations
     records: RequestRecords
     attachments: Attachments
+    rules: TenantRules
+    configs: TenantConfigs
 
     async def take(self, interaction: discord.Interaction, make: MakePrompt, private: bool = False) -> None:
         """Answer a command or a button with a job.
@@ -65,7 +71,8 @@ class Desk:
             return
         handle = replace(handles.of_interaction(interaction, private), message=message_id)
         try:
-            await self.dispatch.ask(await make(handle.reply_to(self.front_end)))
+            prompt = await make(handle.reply_to(self.front_end))
+            await self.dispatch.ask(await self.rules.apply(prompt, whence(interaction)))
         except WorkersError as error:
             _log.info("interaction %d is not taken: %s", interaction.id, error.code)
             await replace_with_notice(interaction, wording.refusal(error))
@@ -76,11 +83,20 @@ class Desk:
         for image in event.images if event else ():
             await self.client.delete_artifact(image.artifact_id, tenant=tenant_of(job_id), user="", moderator=True)
 
-    async def answer(self, message: discord.Message, prompt: Callable[[ReplyTo], Awaitable[Prompt]]) -> None:
-        """Answer a message with a job."""
+    async def answer(
+        self, message: discord.Message, handle: handles.Handle, make: Callable[[ReplyTo], Awaitable[Prompt]]
+    ) -> None:
+        """Answer a message with a job.
+
+        Args:
+            message: What is answered.
+            handle: Where.
+            make: Makes the prompt of where its answer goes.
+        """
         typing = asyncio.create_task(_type(message.channel))  # a sign of life that needs no Redis
         try:
-            await self.dispatch.ask(await prompt(handles.of_message(message).reply_to(self.front_end)))
+            prompt = await make(handle.reply_to(self.front_end))
+            await self.dispatch.ask(await self.rules.apply(prompt, whence_message(message)))
         except WorkersError as error:
             _log.info("message %d is not taken: %s", message.id, error.code)
             await reply(message, wording.refusal(error))
@@ -134,6 +150,24 @@ async def reply(message: discord.Message, text: str) -> None:
         await message.reply(text[:_LONGEST_CHARS], nonce=f"notice-{message.id}"[:25])
     except discord.HTTPException as error:
         _log.info("message %d: its notice cannot be shown: code %d", message.id, error.code)
+
+
+def whence(interaction: discord.Interaction) -> Whence:
+    """Where a command or a press comes from."""
+    roles = [role.id for role in interaction.user.roles] if isinstance(interaction.user, discord.Member) else []
+    return _whence(interaction.channel, interaction.channel_id, roles, interaction.permissions.manage_guild)
+
+
+def whence_message(message: discord.Message) -> Whence:
+    """Where a message comes from."""
+    roles = [role.id for role in message.author.roles] if isinstance(message.author, discord.Member) else []
+    return _whence(message.channel, message.channel.id, roles, administers=False)
+
+
+def _whence(channel: object, channel_id: int | None, roles: Iterable[int], administers: bool) -> Whence:
+    parent = channel.parent_id if isinstance(channel, discord.Thread) else None
+    channels = [str(each) for each in (channel_id, parent) if each is not None]
+    return Whence(channels, [str(role) for role in roles], administers)
 
 
 def is_moderator(interaction: discord.Interaction) -> bool:

@@ -20,7 +20,7 @@ from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promises
 from bots.delivery.surface import Surface
-from bots.discord_bot import command_sync, handles, surfaces, views
+from bots.discord_bot import account_commands, command_sync, config_command, handles, surfaces, views
 from bots.discord_bot.attachments import Attachments
 from bots.discord_bot.bot import Bot
 from bots.discord_bot.commands import Commands
@@ -29,9 +29,13 @@ from bots.discord_bot.messages import Messages
 from bots.discord_bot.outbound import Outbound
 from bots.discord_bot.presses import Presses
 from bots.discord_bot.shows import Shows
+from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
 from bots.settings import DiscordSettings, Settings
+from bots.tenant_config import TenantConfigs
+from bots.tenant_rules import TenantRules
+from bots.usage import UsageRecords
 from workers.client import Client
 from workers.contract import ReplyTo
 from workers.errors import SettingsError, WorkersError
@@ -120,10 +124,15 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         events = EventStream(redis, front_end, secrets.token_hex(8))
         promises, ledger = Promises(redis, front_end), Ledger(redis, front_end)
         dispatch = Dispatch(service, client, records, promises, ledger, events, open_surface)
+        configs = TenantConfigs(redis)
+        rules = TenantRules(redis, configs, settings)
         attachments = Attachments(settings.discord)
-        desk = Desk(front_end, client, service, dispatch, conversations, records, attachments)
+        desk = Desk(front_end, client, service, dispatch, conversations, records, attachments, rules, configs)
         bot.messages, bot.presses = Messages(desk), Presses(desk)
         Commands(desk, Shows(desk, means), bot.tree)
+        bot.tree.add_command(config_command.group(configs, rules))
+        bot.tree.add_command(account_commands.usage(client))
+        bot.tree.add_command(account_commands.privacy(Privacy(conversations, records, UsageRecords(redis))))
         await command_sync.sync(bot.tree, redis, bot.application_id or 0)
         deliveries = asyncio.create_task(dispatch.run(), name="deliveries")
         stack.push_async_callback(dispatch.close)

@@ -27,7 +27,7 @@ _REFRESH_HZ = 12
 HELP = """\
 /new            forget this conversation and begin another
 /persona TEXT   who the model is to be; without TEXT, what is configured
-/usage          what this conversation has taken
+/usage          what this conversation and your day have taken
 /help           this
 Ctrl-C stops an answer, Ctrl-D leaves."""
 
@@ -111,6 +111,10 @@ class Interactive:
             markup=False,
             highlight=False,
         )
+        today = (await self._session.usage()).user.day
+        left = "" if today.budget_gpu_s is None else f", {today.left_gpu_s:.1f} s left"
+        jobs, gpu_s = today.total.jobs, today.total.gpu_s
+        self._console.print(f"today in all: {jobs} answers, {gpu_s:.1f} s{left}", markup=False, highlight=False)
 
     async def _help(self, _: str) -> None:
         self._console.print(HELP, markup=False)

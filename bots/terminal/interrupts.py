@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bots.terminal.answer import Answer
+from bots.terminal.drawing import Drawing
 from bots.terminal.session import Session
 
 #: How long a stopped answer may take to say that it has ended.
@@ -15,7 +16,7 @@ _STOP_DEADLINE_S = 10.0
 
 
 @asynccontextmanager
-async def stopped_by_interrupt(session: Session, answer: Answer) -> AsyncIterator[asyncio.Event]:
+async def stopped_by_interrupt(session: Session, answer: Answer | Drawing) -> AsyncIterator[asyncio.Event]:
     """While this lasts, Ctrl-C stops the answer; a second one, or a stop that is not heeded, ends the waiting for it.
 
     Yields:

@@ -9,19 +9,27 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import redis
 
 from bots.connection import client_of
 from bots.conversation import Conversations, History
+from bots.image_prompt import ImagePrompt
+from bots.moderation import LateRecord, rules_for
 from bots.service import ChatService, Prompt
 from bots.settings import Settings
 from bots.terminal.answer import Answer
+from bots.terminal.drawing import Drawing
+from generation.moderation.policy import default_policy
 from workers import keys
 from workers.client import CancelOutcome
-from workers.contract import ChatOptions, ReplyTo
+from workers.contract import ChatOptions, ImageOptions, ReplyTo
+from workers.usage import Usage
 
 FRONT_END = "terminal"
+
+Watched = TypeVar("Watched", Answer, Drawing)
 _EVENTS_KEPT = 1_000
 
 
@@ -63,7 +71,8 @@ class Session:
         self.conversation = secrets.token_hex(8)
         self._client = client_of(settings)
         self._conversations = Conversations(self._client.connection, settings.conversation)
-        self._service = ChatService(self._client, self._conversations)
+        rules = rules_for(default_policy(settings.moderation.strictness), LateRecord(settings).decided)
+        self._service = ChatService(self._client, self._conversations, [rules])
 
     def beside(self, asker: Asker) -> Session:
         """Somebody else's conversation on the same connections; only the first one is closed."""
@@ -108,15 +117,75 @@ class Session:
         """The answer of an earlier question, to be followed from its beginning."""
         return Answer(job_id)
 
-    async def follow(self, answer: Answer) -> AsyncIterator[Answer]:
-        """The answer again and again, each time it has changed, until its end."""
-        async for update in self._service.follow(answer.job_id):
-            answer.take(update)
-            yield answer
+    async def imagine(
+        self,
+        text: str,
+        options: ImageOptions,
+        negative_text: str = "",
+        init: bytes | None = None,
+        mask: bytes | None = None,
+        enhance: bool = False,
+    ) -> Drawing:
+        """Put an image prompt into the queue.
 
-    async def stop(self, answer: Answer) -> CancelOutcome:
-        """Stop an answer, queued or running."""
-        return await self._service.stop(answer.job_id, self._asker.user)
+        Args:
+            text: What the pictures show; empty to enlarge ``init`` alone.
+            options: How they are drawn. Without a seed one is drawn here, so that the pictures can be had again.
+            negative_text: What they do not show.
+            init: Encoded picture to begin from.
+            mask: Encoded picture that is white where ``init`` is drawn anew.
+            enhance: Whether the chat model adds details first.
+
+        Raises:
+            ArtifactError: A picture cannot be used.
+            RefusedError: As ``ChatService.imagine``, like all others.
+        """
+        if options.seed is None:
+            options = options.model_copy(update={"seed": secrets.randbits(31)})
+        prompt = ImagePrompt(
+            platform=FRONT_END,
+            tenant=self._asker.tenant,
+            channel=self.conversation,
+            user=self._asker.user,
+            key=secrets.token_hex(8),
+            text=text,
+            reply=ReplyTo(front_end=FRONT_END),
+            negative_text=negative_text,
+            options=options,
+            task="generate" if text else "upscale",
+            init_image=await self._upload(init),
+            mask_image=await self._upload(mask),
+            enhance=enhance,
+        )
+        submitted = await self._service.imagine(prompt)
+        return Drawing(submitted.job_id)
+
+    def drawn_before(self, job_id: str) -> Drawing:
+        """The pictures of an earlier prompt, to be followed from their beginning."""
+        return Drawing(job_id)
+
+    async def artifact(self, artifact_id: str) -> bytes:
+        """The bytes of a finished picture."""
+        return await self._client.artifact(artifact_id)
+
+    async def _upload(self, picture: bytes | None) -> str | None:
+        if picture is None:
+            return None
+        return await self._client.put_artifact(picture, tenant=self._asker.tenant, user=self._asker.user)
+
+    async def follow(self, watched: Watched) -> AsyncIterator[Watched]:
+        """The answer or drawing again and again, each time it has changed, until its end."""
+        async for update in self._service.follow(watched.job_id):
+            watched.take(update)
+            yield watched
+
+    async def stop(self, watched: Answer | Drawing) -> CancelOutcome:
+        """Stop an answer or drawing, queued or running."""
+        return await self._service.stop(watched.job_id, self._asker.user)
+
+    async def usage(self) -> Usage:
+        """What this person and their tenant have used today and this month, in all conversations."""
+        return await self._client.usage(self._asker.tenant, self._asker.user)
 
     async def set_persona(self, persona: str | None) -> None:
         """Give this conversation its own system text, or the configured one again."""

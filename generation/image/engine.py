@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from generation.errors import DeadlineExceededError, GenerationError, OutOfMemoryError
+from generation.errors import GenerationError, OutOfMemoryError
 from generation.image import starting
 from generation.image.drawing import Drawing, Sample
 from generation.image.family import Condition
-from generation.image.finishing import Finishing, Print, Unfinished
-from generation.image.pictures import MEDIA_TYPE, encode_png, grid
+from generation.image.finishing import Finishing, Unfinished
+from generation.image.pictures import encode_png, grid
+from generation.image.request_loop import RequestLoop
 from generation.image.samplers import Samplers, predicted_clean
 from generation.image.scheduler import Scheduler
-from generation.image.tiling import TileTooLargeError
 from generation.torch_devices import is_out_of_memory
-from generation.types import EngineEvent, EngineInfo, Failed, Finished, ImageRequest, Picture, Progress
+from generation.types import EngineInfo, Progress
 
 if TYPE_CHECKING:
     from generation.image.family import Family
@@ -32,7 +32,7 @@ _LOG = logging.getLogger("palaver.image.engine")
 _FIRST_PREVIEW_STEP = 3
 
 
-class ImageEngine:
+class ImageEngine(RequestLoop):
     """Runs a diffusion model for many requests at once; see ``generation.types.Engine``.
 
     A step is: begin what is new, one denoising pass, and as much finishing of other pictures as that pass took.
@@ -46,17 +46,7 @@ class ImageEngine:
     """
 
     def __init__(self, family: Family, upscaler: Upscaler, rows: int, preview_px: int = 256) -> None:
-        self._family = family
-        self._samplers = Samplers(family.scheduler, family.prediction)
-        own = family.fit(family.defaults.size)
-        self._scheduler = Scheduler(rows * own.pixels)
-        self._finishing = Finishing(family, upscaler)
-        self._preview_px = preview_px
-        self._drawings: dict[str, Drawing] = {}
-        self._events: list[EngineEvent] = []
-        self._conditions: tuple[tuple[Drawing, ...], Condition] = ((), {})
-        self._closed = False
-        self._info = EngineInfo(
+        info = EngineInfo(
             model=family.name,
             backend="step-level batching",
             device=str(family.device),
@@ -64,58 +54,28 @@ class ImageEngine:
             capacity=rows,
             context_tokens=family.prompt_tokens,
         )
+        super().__init__(info, Finishing(upscaler, family.device, family))
+        self._family = family
+        self._samplers = Samplers(family.scheduler, family.prediction)
+        self._scheduler = Scheduler(rows * family.fit(family.defaults.size).pixels)
+        self._preview_px = preview_px
+        self._conditions: tuple[tuple[Drawing, ...], Condition] = ((), {})
 
-    @property
-    def info(self) -> EngineInfo:
-        """What runs here."""
-        return self._info
-
-    @property
-    def busy(self) -> bool:
-        """Whether ``step`` has work."""
-        return bool(self._events) or self._scheduler.busy or self._finishing.busy
-
-    def submit(self, request: ImageRequest) -> None:
-        """Take a request; it joins at the next step. What is wrong with it is reported by that step.
-
-        Raises:
-            ValueError: A request with this id is in flight.
-        """
-        if request.request_id in self._drawings:
-            raise ValueError(f"A request with the id {request.request_id!r} is in flight already.")
-        now_s = time.monotonic()
-        deadline_s = None if request.deadline_s is None else now_s + request.deadline_s
-        drawing = Drawing(request, now_s, deadline_s)
-        self._drawings[request.request_id] = drawing
+    def _take(self, drawing: Drawing) -> None:
         self._scheduler.waiting.append(drawing)
 
-    def cancel(self, request_id: str) -> None:
-        """Forget a request; its place is free at once."""
-        self._events = [event for event in self._events if event.request_id != request_id]
-        drawing = self._drawings.pop(request_id, None)
-        if drawing is not None:
-            self._leave(drawing)
+    @property
+    def _drawing(self) -> bool:
+        return self._scheduler.busy
 
-    def step(self) -> list[EngineEvent]:
-        """Run one step for everything in flight."""
-        self._expire()
-        with torch.inference_mode():
-            self._begin()
-            spent_s = self._denoise()
-            self._finish_pictures(spent_s)
-        events, self._events = self._events, []
-        return events
+    def _advance(self) -> float:
+        self._begin()
+        return self._denoise()
 
-    def close(self) -> None:
-        """Release what is held; nothing is reported afterwards."""
-        if self._closed:
-            return
-        self._closed = True
-        for request_id in list(self._drawings):
-            self.cancel(request_id)
-        self._conditions = ((), {})
-        self._finishing.close()
-        self._events.clear()
+    def _drop(self, drawing: Drawing) -> None:
+        self._scheduler.remove(drawing)
+        if drawing in self._conditions[0]:
+            self._conditions = ((), {})
 
     def _begin(self) -> None:
         """Let waiting requests join: one a step while passes are full, else all."""
@@ -141,8 +101,7 @@ class ImageEngine:
             GenerationError: The request cannot be served.
         """
         if drawing.request.task == "upscale":
-            pixels, factors = starting.enlargement(drawing.request)
-            self._finishing.enlarge(Unfinished(drawing, 0, 0, None, factors), pixels[0].to(self._family.device))
+            self._enlarge(drawing)
             return
         starting.prepare(drawing, self._family, self._samplers, fresh_seed=secrets.randbits(31))
         self._scheduler.join(drawing)
@@ -260,61 +219,6 @@ class ImageEngine:
         clean = predicted_clean(sample.scheduler, self._family.prediction, model_input, timestep, output)
         kept = sample.kept
         return clean if kept is None else torch.lerp(kept.latents, clean, kept.mask)
-
-    def _finish_pictures(self, budget_s: float) -> None:
-        """Finish pictures for as long as the pass took: others' denoising is slowed to half at most."""
-        started_s = time.monotonic()
-        idle = budget_s == 0.0
-        while self._finishing.busy:
-            try:
-                prints = self._finishing.step(wait=idle)
-            except TileTooLargeError as error:
-                picture = error.key
-                assert isinstance(picture, Unfinished)  # noqa: S101 - the only keys there are
-                self._fail(picture.drawing, error)
-                continue
-            for finished in prints:
-                self._hand_out(finished)
-            if idle or time.monotonic() - started_s >= budget_s:
-                break
-
-    def _hand_out(self, finished: Print) -> None:
-        drawing, picture = finished.of.drawing, finished.of
-        self._events.append(
-            Picture(
-                drawing.request_id,
-                picture.index,
-                finished.data,
-                MEDIA_TYPE,
-                finished.width_px,
-                finished.height_px,
-                picture.seed,
-            )
-        )
-        drawing.first_s = drawing.first_s or time.monotonic()
-        drawing.pictures_left -= 1
-        if drawing.pictures_left == 0:
-            del self._drawings[drawing.request_id]
-            self._events.append(Finished(drawing.request_id, "stop", drawing.usage()))
-
-    def _expire(self) -> None:
-        now_s = time.monotonic()
-        for drawing in [drawing for drawing in self._drawings.values() if drawing.expired(now_s)]:
-            self._fail(
-                drawing,
-                DeadlineExceededError("The picture was not ready in time. Ask for fewer steps, fewer or smaller ones."),
-            )
-
-    def _fail(self, drawing: Drawing, error: GenerationError) -> None:
-        del self._drawings[drawing.request_id]
-        self._leave(drawing)
-        self._events.append(Failed(drawing.request_id, error.code, str(error), error.retryable))
-
-    def _leave(self, drawing: Drawing) -> None:
-        self._scheduler.remove(drawing)
-        self._finishing.drop(lambda other: other is drawing)
-        if drawing in self._conditions[0]:
-            self._conditions = ((), {})
 
 
 def _guided(output: Tensor, scale: float) -> Tensor:

@@ -60,19 +60,22 @@ class Finishing:
     """Everything after the last denoising step; driven by ``step`` between two denoising passes.
 
     Args:
-        family: Decodes.
         upscaler: Enlarges.
+        device: Where it computes.
+        family: Decodes; None where only pixels come.
     """
 
-    def __init__(self, family: Family, upscaler: Upscaler) -> None:
-        side, scale = family.decode_side, family.latent_scale
-        area = _DECODE_PIXELS[family.device.type] // scale**2
-        tile = TileShape(side, overlap=max(2, side // 8 * 2), batch_area=area, blend=True)
-        self._decoding: Tiler[Unfinished] = Tiler(family.decode, scale, tile)
+    def __init__(self, upscaler: Upscaler, device: torch.device, family: Family | None = None) -> None:
+        self._decoding: Tiler[Unfinished] | None = None
+        if family is not None:
+            side, scale = family.decode_side, family.latent_scale
+            area = _DECODE_PIXELS[device.type] // scale**2
+            tile = TileShape(side, overlap=max(2, side // 8 * 2), batch_area=area, blend=True)
+            self._decoding = Tiler(family.decode, scale, tile)
         self._enlarging: dict[int, Tiler[Unfinished]] = {
             factor: Tiler(upscaler.runner(factor), factor, upscaler.tile) for factor in (2, 4)
         }
-        self._device = family.device
+        self.device = device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="palaver-png")
         self._compressing: list[tuple[Unfinished, tuple[int, int], Future[bytes]]] = []
 
@@ -88,10 +91,11 @@ class Finishing:
     @property
     def _tilers(self) -> list[Tiler[Unfinished]]:
         # What is nearest to its end comes first, so that pictures leave one after the other.
-        return [*self._enlarging.values(), self._decoding]
+        return [*self._enlarging.values(), *([] if self._decoding is None else [self._decoding])]
 
     def decode(self, picture: Unfinished, latents: Tensor) -> None:
         """Take latents, ``(1, channels, rows, columns)``, to be decoded and everything after that."""
+        assert self._decoding is not None  # noqa: S101 - whoever has latents has a family
         self._decoding.add(picture, latents[0])
 
     def enlarge(self, picture: Unfinished, pixels: Tensor) -> None:
@@ -122,8 +126,8 @@ class Finishing:
         if tiler is not None:
             started_s = time.monotonic()
             taken, complete = tiler.step()
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
             for picture in taken:
                 picture.drawing.gpu_s += (time.monotonic() - started_s) / len(taken)
             for picture, pixels in complete:

@@ -11,22 +11,25 @@ from generation.image.family import Family, Prompt
 #: On a CPU a batch is no faster than its pictures one after the other; more only makes each wait for the others.
 _CPU_ROWS = 4
 _MOST_ROWS = 32
+#: A generous guess of what a pass on a CPU takes for each pixel of its pictures, which cannot be measured there.
+_CPU_BYTES_PER_PIXEL = 3_000
 
 
 def rows_for(family: Family, config: ImageConfig) -> int:
-    """Most pictures of the model's own size in one pass, by measuring one with guidance."""
+    """Most pictures of the model's own size in one pass: as many as fit into this engine's share of what is free."""
     if config.rows:
         return config.rows
-    if family.device.type == "cpu":
-        return _CPU_ROWS
-    taken = _bytes_of_one(family)
     share = torch_devices.free_memory_bytes(family.device) * config.memory_share
-    return max(1, min(_MOST_ROWS, int(share / max(1, taken))))
+    if family.device.type == "cpu":
+        taken, most = family.fit(family.defaults.size).pixels * _CPU_BYTES_PER_PIXEL, _CPU_ROWS
+    else:
+        taken, most = _bytes_of_one(family), _MOST_ROWS
+    return max(1, min(most, int(share / max(1, taken))))
 
 
 @torch.inference_mode()
 def _bytes_of_one(family: Family) -> int:
-    """What a pass for one picture takes at its height, beside the weights."""
+    """What a pass for one picture with guidance takes at its height, beside the weights: measured."""
     size = family.fit(family.defaults.size)
     rows = family.encode_prompt(Prompt("a trial", "", size, None, max(2.0, family.defaults.guidance_scale))).rows
     latents = torch.zeros(len(rows), *family.latent_shape(size), device=family.device)

@@ -153,10 +153,11 @@ def predicted_clean(
     if prediction == "sample":
         return output
     if prediction == "flow_prediction":
-        share = float(timestep) / scheduler.config.num_train_timesteps
+        share: float = float(timestep) / scheduler.config.num_train_timesteps
         return latents - output * share
     kept = float(scheduler.alphas_cumprod[min(round(float(timestep)), len(scheduler.alphas_cumprod) - 1)])
     signal, noise = math.sqrt(max(kept, 1e-6)), math.sqrt(1 - kept)
     if prediction == "v_prediction":
         return latents * signal - output * noise
-    return (latents - output * noise) / signal
+    clean: Tensor = (latents - output * noise) / signal
+    return clean

@@ -12,6 +12,7 @@ from generation.image import noise, pictures
 from generation.image.drawing import Drawing, Kept, Sample, renoise
 from generation.image.family import Encoded, Posterior, Prompt, Size
 from generation.image.samplers import step_arguments
+from generation.types import MAX_IMAGES
 
 if TYPE_CHECKING:
     from generation.image.family import Family
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 #: Longest side and most pixels of a finished picture.
 MAX_SIDE_PX = 8192
 MAX_PIXELS = 36_000_000
+#: What a generator takes, less the pictures that count on from it.
+MAX_SEED = 2**63 - 1 - MAX_IMAGES
 
 
 def prepare(drawing: Drawing, family: Family, samplers: Samplers, fresh_seed: int) -> None:
@@ -47,6 +50,8 @@ def prepare(drawing: Drawing, family: Family, samplers: Samplers, fresh_seed: in
     drawing.key = (size, _shapes(encoded))
     initial = _Initial.read(drawing.request, size, family)
     seed = fresh_seed if sampling.seed is None else sampling.seed
+    if not (0 <= seed <= MAX_SEED and 0 <= (sampling.variation_seed or 0) <= MAX_SEED):
+        raise InvalidRequestError(f"A seed is a whole number from 0 to {MAX_SEED}.")
     for index in range(sampling.n):
         scheduler = first if index == 0 else samplers.new(sampling.sampler)
         drawing.samples.append(_sample(drawing, family, scheduler, index, seed, initial))

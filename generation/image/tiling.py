@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ class TileShape:
     """How pictures are cut.
 
     Args:
-        side: Longest side of a tile, in units of the source.
+        side: Longest side of a tile, in units of the source; a picture of no more than its square is one tile.
         overlap: What neighbours share, in the same units; even.
         batch_area: Most units of one pass; one tile is always possible.
         blend: Whether neighbours fade into each other; else each is cut in the middle of what they share.
@@ -116,7 +117,9 @@ class Tiler(Generic[Key]):
 
     def _cut(self, key: Key, source: Tensor) -> _Work[Key]:
         height, width = source.shape[-2:]
-        shape = (min(height, self._side), min(width, self._side))
+        if height * width <= self._side**2:
+            return _Work(key, source, deque([(0, 0)]), (height, width))
+        shape = (_even_side(height, self._side, self._overlap), _even_side(width, self._side, self._overlap))
         rows = _starts(height, shape[0], self._overlap)
         columns = _starts(width, shape[1], self._overlap)
         return _Work(key, source, deque((row, column) for row in rows for column in columns), shape)
@@ -179,6 +182,14 @@ class TileTooLargeError(OutOfMemoryError):
     def __init__(self, key: Hashable) -> None:
         super().__init__("There is not enough memory to finish this picture. Ask for a smaller one.")
         self.key = key
+
+
+def _even_side(length: int, most: int, overlap: int) -> int:
+    """Side of as few tiles as cover a length, all of one size, so that little is computed twice."""
+    if length <= most:
+        return length
+    count = math.ceil((length - overlap) / (most - overlap))
+    return math.ceil((length + (count - 1) * overlap) / count)
 
 
 def _starts(length: int, side: int, overlap: int) -> list[int]:

@@ -34,8 +34,8 @@ _NEEDED_BYTES = 60_000_000
 #: Half of what tiles share. Farther away than this, what one pixel adds to another cannot be seen.
 _HALO_PX = 12
 #: Side of a tile and pixels of a pass by kind of device: 0.2 s at most on two CPU cores.
-_TILE_PX = {"cpu": 128, "cuda": 512}
-_BATCH_PIXELS = {"cpu": 128 * 128, "cuda": 4 * 512 * 512}
+_TILE_PX = {"cpu": 144, "cuda": 512}
+_BATCH_PIXELS = {"cpu": 144 * 144, "cuda": 4 * 512 * 512}
 
 
 class CompactNetwork(nn.Module):
@@ -93,10 +93,22 @@ class Upscaler:
         """Enlarge whole pictures."""
         if self._network is None:
             return F.interpolate(pixels, scale_factor=factor, mode="bicubic").clamp(-1, 1)
-        enlarged: Tensor = self._network(((pixels + 1) / 2).contiguous(memory_format=torch.channels_last)) * 2 - 1
-        if factor == CompactNetwork.scale:
-            return enlarged.clamp(-1, 1)
-        return F.interpolate(enlarged, scale_factor=factor / CompactNetwork.scale, mode="bicubic").clamp(-1, 1)
+        network_input = ((pixels + 1) / 2).contiguous(memory_format=torch.channels_last)
+        enlarged = _recoloured(self._network(network_input) * 2 - 1, pixels)
+        if factor != CompactNetwork.scale:
+            enlarged = F.interpolate(enlarged, scale_factor=factor / CompactNetwork.scale, mode="bicubic")
+        return enlarged.clamp(-1, 1)
+
+
+def _recoloured(enlarged: Tensor, pixels: Tensor) -> Tensor:
+    """Give the colours of the original back, which the network shifts by some percent; details stay the network's.
+
+    Source: Irani and Peleg, "Improving Resolution by Image Registration", 1991 (back-projection), of what is coarse
+    alone.
+    """
+    lost = pixels - F.interpolate(enlarged, pixels.shape[-2:], mode="area")
+    coarse = F.avg_pool2d(F.pad(lost, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    return enlarged + F.interpolate(coarse, enlarged.shape[-2:], mode="bilinear")
 
 
 def load_upscaler(data_dir: Path, device: torch.device, progress: Callable[[str, float | None], None]) -> Upscaler:

@@ -1,6 +1,6 @@
 """The data set on disk: pictures, captions and splits, made once and read through memory maps.
 
-pictures.npy    (pictures, 64, 64, 3) uint8
+pictures.npy    (pictures, side, side, 3) uint8; the side is 64 px times the recipe's scale
 records.json    for each picture: kind, split, style, code of its first thing, indices of its captions
 captions.json   texts: English ones first, then Chinese ones
 manifest.json   sources, licences, credits, counts; its ``fingerprint`` says from what and by which rules it was made
@@ -77,7 +77,7 @@ class DataSet:
     """Pictures with captions.
 
     Args:
-        pictures: ``(pictures, 64, 64, 3) uint8``, usually a memory map.
+        pictures: ``(pictures, side, side, 3) uint8``, usually a memory map.
         records: One for each picture.
         captions: Texts, the English ones first.
         english: How many captions are English.
@@ -107,6 +107,7 @@ def build(
     mix: Mix,
     credits_: Sequence[Credit],
     processes: int = 2,
+    scale: int = 1,
 ) -> DataSet:
     """Make the data set, or take the one in the folder where it was made from the same sources by the same rules.
 
@@ -117,16 +118,19 @@ def build(
         mix: How many composed scenes to make.
         credits_: Whom the manifest names.
         processes: How many draw at the same time.
+        scale: Pixels of a picture for one of the scene's ``CANVAS_PX``, each way.
 
     Returns:
         The data set, read from disk.
     """
-    fingerprint = _fingerprint(concepts, icons, mix)
+    fingerprint = _fingerprint(concepts, icons, mix, scale)
     if _stored_fingerprint(folder) == fingerprint:
         return load(folder)
     planned = plan(concepts, icons, mix)
     log.info("drawing %d scenes of %d icons", len(planned), len(icons))
-    drawn = [pair for pair in zip(planned, _draw_all(planned, icons, processes), strict=True) if pair[1] is not None]
+    drawn = [
+        pair for pair in zip(planned, _draw_all(planned, icons, processes, scale), strict=True) if pair[1] is not None
+    ]
     kept = [scene for scene, _ in drawn]
     records, captions, english = _describe(kept, icons)
     partial = folder.with_name(folder.name + ".partial")
@@ -135,7 +139,7 @@ def build(
     np.save(partial / "pictures.npy", np.stack([picture for _, picture in drawn if picture is not None]))
     _write_json(partial / "captions.json", {"english": english, "texts": captions})
     _write_json(partial / "records.json", [[*asdict(record).values()] for record in records])
-    _write_json(partial / "manifest.json", _manifest(fingerprint, records, mix, credits_))
+    _write_json(partial / "manifest.json", _manifest(fingerprint, records, mix, credits_, scale))
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
     return load(folder)
@@ -166,22 +170,24 @@ def plan(concepts: Sequence[Concept], icons: Sequence[Icon], mix: Mix) -> list[S
     return alone + composed
 
 
-_icons_of_process: Sequence[Icon] = ()
+_of_process: tuple[Sequence[Icon], int] = ((), 1)
 
 
-def _remember_icons(icons: Sequence[Icon]) -> None:
+def _remember(icons: Sequence[Icon], scale: int) -> None:
     """Give a drawing process its icons once, instead of with every scene."""
-    global _icons_of_process  # noqa: PLW0603 - a process pool's initialiser has no other way to leave something behind
-    _icons_of_process = icons
+    global _of_process  # noqa: PLW0603 - a process pool's initialiser has no other way to leave something behind
+    _of_process = (icons, scale)
 
 
 def _draw_one(scene: Scene) -> NDArray[np.uint8] | None:
-    return drawing.draw(scene, _icons_of_process)
+    return drawing.draw(scene, *_of_process)
 
 
-def _draw_all(planned: Sequence[Scene], icons: Sequence[Icon], processes: int) -> Iterable[NDArray[np.uint8] | None]:
+def _draw_all(
+    planned: Sequence[Scene], icons: Sequence[Icon], processes: int, scale: int
+) -> Iterable[NDArray[np.uint8] | None]:
     # Spawned, not forked: the parent may have started torch's threads, which do not survive a fork.
-    with get_context("spawn").Pool(processes, _remember_icons, (icons,)) as pool:
+    with get_context("spawn").Pool(processes, _remember, (icons, scale)) as pool:
         yield from pool.imap(_draw_one, planned, chunksize=64)
 
 
@@ -203,11 +209,13 @@ def _describe(kept: Sequence[Scene], icons: Sequence[Icon]) -> tuple[list[Record
     return records, captions, len(english)
 
 
-def _manifest(fingerprint: str, records: Sequence[Record], mix: Mix, credits_: Sequence[Credit]) -> dict[str, Any]:
+def _manifest(
+    fingerprint: str, records: Sequence[Record], mix: Mix, credits_: Sequence[Credit], scale: int
+) -> dict[str, Any]:
     return {
         "fingerprint": fingerprint,
         "rules_version": RULES_VERSION,
-        "canvas_px": CANVAS_PX,
+        "canvas_px": CANVAS_PX * scale,
         "mix": asdict(mix),
         "styles": [asdict(style) for style in STYLES],
         "credits": [asdict(credit) for credit in credits_],
@@ -218,8 +226,10 @@ def _manifest(fingerprint: str, records: Sequence[Record], mix: Mix, credits_: S
     }
 
 
-def _fingerprint(concepts: Sequence[Concept], icons: Sequence[Icon], mix: Mix) -> str:
+def _fingerprint(concepts: Sequence[Concept], icons: Sequence[Icon], mix: Mix, scale: int) -> str:
     digest = hashlib.sha256(repr((RULES_VERSION, mix, concepts)).encode())
+    if scale > 1:
+        digest.update(f"scale {scale}".encode())
     for icon in icons:
         digest.update(repr(icon).encode())
     return digest.hexdigest()[:16]

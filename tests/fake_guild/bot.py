@@ -33,7 +33,7 @@ class BotProcess:
         self._environment = own | {
             "PALAVER_DATA_DIR": str(self._directory),
             "PALAVER_LOG_LEVEL": "debug",
-            "PALAVER_LIMITS__CHAT__USER__BURST": "100",
+            **{f"PALAVER_LIMITS__CHAT__{scope}__BURST": "1000" for scope in ("TENANT", "CHANNEL", "USER")},
             "REDIS_URL": redis_url,
             "DISCORD_TOKEN": TOKEN,
             "DISCORD_API_BASE_URL": fake.api_url,

@@ -20,7 +20,7 @@ from tests.fake_guild.world import (
     Channel,
     Interaction,
     Message,
-    Rejected,
+    RejectedError,
     World,
 )
 
@@ -84,11 +84,9 @@ class Rest:
             if limited and self._rules.faults:
                 return _json({"message": "storm"}, status=self._rules.faults.pop(0), headers=headers)
             try:
-                public = "token" in request.match_info or request.path.endswith("/gateway")
-                if not public and request.headers.get("Authorization") != f"Bot {TOKEN}":
-                    raise Rejected(401, 0, "401: Unauthorized")
+                _check_token(request)
                 response = await handler(request)
-            except Rejected as no:
+            except RejectedError as no:
                 return _json({"code": no.code, "message": no.message}, status=no.status, headers=headers)
             response.headers.update(headers)
             return response
@@ -198,7 +196,7 @@ class Rest:
             else:
                 files.append((part.filename or "", bytes(await part.read())))  # type: ignore[union-attr]
         if sum(len(data) for _, data in files) > self._rules.max_file_bytes:
-            raise Rejected(413, 40005, "Request entity too large")
+            raise RejectedError(413, 40005, "Request entity too large")
         return payload, files
 
     async def _store(self, message: Message, payload: dict[str, Any], files: list[tuple[str, bytes]]) -> None:
@@ -230,9 +228,9 @@ class Rest:
         interaction = self._world.interactions.get(request.match_info["token"])
         now_s = time.monotonic()
         if interaction is None or now_s - interaction.created_s > self._rules.ack_deadline_s:
-            raise Rejected(404, 10062, "Unknown interaction")
+            raise RejectedError(404, 10062, "Unknown interaction")
         if interaction.acknowledged_s is not None:
-            raise Rejected(400, 40060, "Interaction has already been acknowledged.")
+            raise RejectedError(400, 40060, "Interaction has already been acknowledged.")
         payload, files = await self._payload(request)
         data = payload.get("data") or {}
         kind = payload["type"]
@@ -262,9 +260,9 @@ class Rest:
     def _alive(self, request: web.Request) -> Interaction:
         interaction = self._world.interactions.get(request.match_info["token"])
         if interaction is None or interaction.acknowledged_s is None:
-            raise Rejected(404, 10015, "Unknown Webhook")
+            raise RejectedError(404, 10015, "Unknown Webhook")
         if time.monotonic() - interaction.created_s > self._rules.token_life_s:
-            raise Rejected(401, 50027, "Invalid Webhook Token")
+            raise RejectedError(401, 50027, "Invalid Webhook Token")
         return interaction
 
     def _response(self, request: web.Request) -> Message:
@@ -273,7 +271,7 @@ class Rest:
         message_id = interaction.message if wanted == "@original" else int(wanted)
         message = self._world.messages.get(message_id or 0)
         if message is None or message.id not in (interaction.message, *interaction.follow_ups):
-            raise Rejected(404, 10008, "Unknown Message")
+            raise RejectedError(404, 10008, "Unknown Message")
         return message
 
     async def _follow_up(self, request: web.Request) -> web.Response:
@@ -285,7 +283,7 @@ class Rest:
             await self._store(first, payload | {"flags": first.flags & EPHEMERAL}, files)
             return _json(self._world.message(first))
         if not self._world.installed and len(interaction.follow_ups) >= 5:
-            raise Rejected(400, 40094, "Follow-up messages are limited")
+            raise RejectedError(400, 40094, "Follow-up messages are limited")
         message = Message(self._world.snowflake(), interaction.channel, APPLICATION, interaction=interaction.id)
         message.visible_to = interaction.user if (payload.get("flags") or 0) & EPHEMERAL else None
         await self._store(message, payload, files)
@@ -302,6 +300,12 @@ class Rest:
     async def _delete_response(self, request: web.Request) -> web.Response:
         del self._world.messages[self._response(request).id]
         return web.Response(status=204)
+
+
+def _check_token(request: web.Request) -> None:
+    public = "token" in request.match_info or request.path.endswith("/gateway")
+    if not public and request.headers.get("Authorization") != f"Bot {TOKEN}":
+        raise RejectedError(401, 0, "401: Unauthorized")
 
 
 def _bucket(request: web.Request) -> str:

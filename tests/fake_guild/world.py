@@ -28,7 +28,7 @@ def utf16_units(text: str) -> int:
     return len(text.encode("utf-16-le")) // 2
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """What the API answers instead of doing it."""
 
     def __init__(self, status: int, code: int, message: str) -> None:
@@ -141,8 +141,8 @@ class World:
         if channel.recipient is not None:
             return data | {"recipients": [self.user(channel.recipient)]}
         data |= {
-            "guild_id": str(channel.guild), "name": f"channel-{channel.id}", "position": 0, "nsfw": False, "topic": None,
-            "permission_overwrites": [], "parent_id": str(channel.parent) if channel.parent else None,
+            "guild_id": str(channel.guild), "name": f"channel-{channel.id}", "position": 0, "nsfw": False,
+            "topic": None, "permission_overwrites": [], "parent_id": str(channel.parent) if channel.parent else None,
             "rate_limit_per_user": 0,
         }  # fmt: skip
         if channel.type == 11:
@@ -160,7 +160,8 @@ class World:
         threads = [self.channel(each.id) for each in self.channels.values() if each.type == 11 and not each.deleted]
         role = {
             "id": str(GUILD), "name": "@everyone", "color": 0, "hoist": False, "position": 0, "managed": False,
-            "permissions": str(MEMBER_PERMISSIONS), "mentionable": False, "flags": 0, "icon": None, "unicode_emoji": None,
+            "permissions": str(MEMBER_PERMISSIONS), "mentionable": False, "flags": 0, "icon": None,
+            "unicode_emoji": None,
             "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None},
         }  # fmt: skip
         other = role | {"id": str(ROLE), "name": "testers", "position": 1}
@@ -169,7 +170,8 @@ class World:
             "afk_channel_id": None, "afk_timeout": 300, "verification_level": 0, "default_message_notifications": 0,
             "explicit_content_filter": 0, "roles": [role, other], "emojis": [], "features": [], "mfa_level": 0,
             "application_id": None, "system_channel_id": None, "system_channel_flags": 0, "rules_channel_id": None,
-            "vanity_url_code": None, "description": None, "banner": None, "premium_tier": 0, "preferred_locale": "en-US",
+            "vanity_url_code": None, "description": None, "banner": None, "premium_tier": 0,
+            "preferred_locale": "en-US",
             "public_updates_channel_id": None, "nsfw_level": 0, "stickers": [], "premium_progress_bar_enabled": False,
             "joined_at": "2026-01-01T00:00:00+00:00", "large": False, "unavailable": False, "member_count": 5,
             "voice_states": [], "members": [self.member(APPLICATION) | {"user": self.user(APPLICATION)}],
@@ -185,7 +187,8 @@ class World:
             mentioned.append(reference.author)
         data: dict[str, Any] = {
             "id": str(message.id), "channel_id": str(message.channel), "author": self.user(message.author),
-            "content": message.content, "timestamp": "2026-01-01T00:00:00+00:00", "edited_timestamp": None, "tts": False,
+            "content": message.content, "timestamp": "2026-01-01T00:00:00+00:00", "edited_timestamp": None,
+            "tts": False,
             "mention_everyone": False, "mentions": [self.user(each) for each in mentioned], "mention_roles": [],
             "attachments": message.attachments, "embeds": [], "pinned": False, "flags": message.flags,
             "type": 19 if message.reference else 0, "components": message.components,
@@ -207,31 +210,31 @@ class World:
     def channel_of(self, channel_id: int, write: bool = False) -> Channel:
         channel = self.channels.get(channel_id)
         if channel is None or channel.deleted:
-            raise Rejected(404, 10003, "Unknown Channel")
+            raise RejectedError(404, 10003, "Unknown Channel")
         if write and not channel.writable:
-            raise Rejected(403, 50013, "Missing Permissions")
+            raise RejectedError(403, 50013, "Missing Permissions")
         return channel
 
     def message_of(self, channel_id: int, message_id: int) -> Message:
         message = self.messages.get(message_id)
         if message is None or message.channel != channel_id:
-            raise Rejected(404, 10008, "Unknown Message")
+            raise RejectedError(404, 10008, "Unknown Message")
         return message
 
     def check(self, payload: dict[str, Any], files: int, old: Message | None = None) -> None:
         """Refuse what the API refuses."""
         content = payload.get("content") or ""
         if utf16_units(content) > LIMIT_CHARS:
-            raise Rejected(400, 50035, "Must be 2000 or fewer in length.")
+            raise RejectedError(400, 50035, "Must be 2000 or fewer in length.")
         kept = old.content if old and "content" not in payload else ""
         if not content and not kept and not files and not payload.get("components") and not payload.get("embeds"):
-            raise Rejected(400, 50006, "Cannot send an empty message")
+            raise RejectedError(400, 50006, "Cannot send an empty message")
         rows = payload.get("components") or []
         ids = [item.get("custom_id") for row in rows for item in row["components"]]
         if len(rows) > 5 or any(len(row["components"]) > 5 for row in rows) or len(ids) != len(set(ids)):
-            raise Rejected(400, 50035, "Invalid components")
+            raise RejectedError(400, 50035, "Invalid components")
         if any(len(each or "") > 100 for each in ids) or len(str(payload.get("nonce") or "")) > 25:
-            raise Rejected(400, 50035, "Must be 100 or fewer in length.")
+            raise RejectedError(400, 50035, "Must be 100 or fewer in length.")
 
     def note_pings(self, message: Message, allowed: dict[str, Any] | None) -> None:
         """Who would get a notification of a message of the bot."""

@@ -27,7 +27,7 @@ from tests.jobs import (
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import alive, children, config, wait_ready, worker
 from workers import keys, worker_loop
-from workers.admission import Limit, admit_now
+from workers.admission import Allowance, Limit, admit_now
 from workers.batch_worker import BatchWorker
 from workers.engine_process import EngineSpec
 from workers.errors import RefusedError
@@ -139,7 +139,7 @@ def test_a_tool_cancels_a_running_job(server: ValkeyProcess, redis_client: redis
 
 def test_stop_of_a_running_job_refunds_its_limits(server: ValkeyProcess, redis_client: redis.Redis) -> None:
     queue = fair_queue(redis_client)
-    once = [Limit(key=keys.limit("chat", "user", "u"), per_minute=0.01, burst=1, cost=1, name="user")]
+    once = [Limit(keys.limit("chat", "user", "u"), Allowance("user", per_minute=0.01, burst=1))]
     admit_now(redis_client, "t1__k1", once)
     job_id = ask(queue, "k1", tokens=100_000)
     with worker(config(server.url, step_s=0.01)):

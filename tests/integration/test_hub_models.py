@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +20,9 @@ from generation import catalog
 from generation.chat.config import ChatConfig
 from generation.chat.loading import load
 from generation.errors import ModelCorruptError
+from generation.image.config import ImageConfig
+from generation.image.loading import load as load_image_model
+from tests import diffusers_pipelines
 from tests.chat_models import byte_tokenizer, tiny_model
 
 COMMIT = "1234567890" * 4
@@ -164,6 +168,37 @@ def test_a_model_of_a_mirror_is_pulled_pinned_loaded_kept_offline_and_removed(hu
     assert palaver(tmp_path, hub.url, "rm", "org/tiny").returncode == 0
     assert not Path(record.directory).exists()
     assert catalog.installed(data_dir) == []
+
+
+def test_a_pipeline_is_pulled_by_component_in_one_format_and_precision(hub, tmp_path):
+    published = tmp_path / "pipeline"
+    diffusers_pipelines.make("stable-diffusion").save_pretrained(published)
+    files = {str(path.relative_to(published)): path.read_bytes() for path in published.rglob("*") if path.is_file()}
+    weights = "unet/diffusion_pytorch_model"
+    hub.repos["org/image"] = files | {
+        f"{weights}.fp16.safetensors": b"half",
+        f"{weights}.bin": b"pickle",
+        "safety_checker/model.safetensors": b"judge",
+        "unet/model.onnx": b"onnx",
+        "v1-5-pruned.safetensors": b"all in one",
+        "README.md": b"#",
+    }
+    hub.repos["org/half"] = {
+        name.replace("model.safetensors", "model.fp16.safetensors"): data for name, data in files.items()
+    }
+    hub.repos["org/pickled-image"] = {name.replace(".safetensors", ".bin"): data for name, data in files.items()}
+    for name in ("org/image", "org/half"):
+        done = palaver(tmp_path, hub.url, "pull", name)
+        assert done.returncode == 0, done.stderr
+        config = ImageConfig(model=name, data_dir=tmp_path / "data", device="cpu", dtype="float32")
+        assert load_image_model(config, lambda *_: None).prediction == "epsilon"
+    fetched = {
+        path.partition("/resolve/")[2].partition("/")[2] for _, path in hub.asked if "/org/image/resolve" in path
+    }
+    assert fetched == set(files)
+    shutil.rmtree(tmp_path / "data")
+    assert palaver(tmp_path, hub.url, "pull", "org/image", HF_HUB_OFFLINE="1").returncode == 0
+    assert "only pickled weights in" in palaver(tmp_path, hub.url, "pull", "org/pickled-image").stderr
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,7 @@ def sentinel_of(primary_port: int, folder: Path) -> Iterator[int]:
     port = free_port()
     conf = folder / "sentinel.conf"
     conf.write_text(
-        f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\nrequirepass watch\n"
         f"sentinel monitor main 127.0.0.1 {primary_port} 1\n"
         'sentinel auth-pass main "secret"\n'
         "sentinel down-after-milliseconds main 500\n"
@@ -378,7 +378,9 @@ async def test_sentinel_leads_to_the_primary_and_after_its_death_to_the_next(tmp
         follow = {"replicaof": f"127.0.0.1 {first_port}", "repl-diskless-sync-delay": "0", **login}
         with running(port=str(second_port), **follow), sentinel_of(first_port, tmp_path) as sentinel_port:
             hosts = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel_port}"  # one of the sentinels is down
-            settings = RedisSettings(url=f"sentinel://{hosts}/main/0", password="secret", connect_timeout_s=1.0)
+            settings = RedisSettings(
+                url=f"sentinel://{hosts}/main/0", password="secret", sentinel_password="watch", connect_timeout_s=1.0
+            )
             eventually(lambda: works(settings))
             await both_work(settings)
             with redis.Redis(port=second_port, password="secret") as replica:
@@ -387,5 +389,7 @@ async def test_sentinel_leads_to_the_primary_and_after_its_death_to_the_next(tmp
                 eventually(lambda: replica.info("replication")["role"] == "master")
             eventually(lambda: works(settings))
             await both_work(settings)
-            unknown = RedisSettings(url=f"sentinel://127.0.0.1:{sentinel_port}/other", password="secret")
-            assert "know no reachable primary" in failure(unknown)
+            for service, watchword in (("other", "watch"), ("main", "wrong")):
+                url = f"sentinel://127.0.0.1:{sentinel_port}/{service}"
+                unknown = RedisSettings(url=url, password="secret", sentinel_password=watchword)
+                assert "know no reachable primary" in failure(unknown)

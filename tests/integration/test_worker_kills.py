@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import redis
@@ -108,7 +110,7 @@ def test_server_killed_and_restarted(restartable_server: ValkeyProcess) -> None:
     with redis.Redis.from_url(restartable_server.url) as client:
         queue = fair_queue(client)
         ids = [ask(queue, f"k{i}", f"t{i % 3}", tokens=60) for i in range(12)]
-        with supervisor(config(restartable_server.url, step_s=0.02)):
+        with supervisor(config(restartable_server.url, worker={"lease_s": 20}, step_s=0.02)):  # outlasts the outage
             wait_until(lambda: speaking(client))
             restartable_server.kill9()
             time.sleep(1.0)  # answers end meanwhile
@@ -141,10 +143,58 @@ def test_server_that_lost_its_last_second(restartable_server: ValkeyProcess, kep
             assert_answered(client, ids)
 
 
-def test_poison_is_quarantined_and_its_neighbours_finish(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+def fill_memory(client: redis.Redis) -> Callable[[], object]:
+    client.config_set("maxmemory", "1mb")
+    return lambda: client.config_set("maxmemory", "0")
+
+
+def fill_disk(client: redis.Redis) -> Callable[[], object]:
+    """A server that cannot save says MISCONF to every write, as when its disk is full."""
+    client.config_set("save", "3600 1")
+    (Path(client.config_get("dir")["dir"]) / "dump.rdb").mkdir()  # no file can take its place
+    client.bgsave()
+    wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    return lambda: client.config_set("stop-writes-on-bgsave-error", "no")
+
+
+@pytest.mark.parametrize("fill", [fill_memory, fill_disk])
+def test_answers_outlast_a_server_that_takes_no_writes(
+    fill: Callable[[redis.Redis], Callable[[], object]],
+) -> None:
+    server = ValkeyProcess(persist=True).start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            queue = fair_queue(client)
+            ids = [ask(queue, f"k{i}", tokens=40 + 20 * i) for i in range(6)]
+            with worker(config(server.url, step_s=0.01)) as process:
+                wait_until(lambda: speaking(client))
+                make_room = fill(client)
+                time.sleep(1.5)  # answers end meanwhile
+                make_room()
+                wait_until(lambda: len(ends(client)) == 6)
+                assert alive(process.pid)
+                assert [event.attempt for event in ends(client).values()] == [1] * 6, "the engine went on"
+            assert_answered(client, ids)
+    finally:
+        server.remove()
+
+
+def assert_quarantined(client: redis.Redis, job_id: str) -> None:
+    """It killed the engine twice and no more, and its user is told."""
+    assert types(client, job_id) == ["started", "retrying", "started", "failed"]
+    failure = ends(client)[job_id].failure
+    assert failure is not None
+    assert failure.code == "quarantined"
+    assert "crashed 2 times" in failure.message
+
+
+@pytest.mark.parametrize("place", [0, 3, 25])
+def test_poison_is_quarantined_at_its_second_death_and_its_neighbours_finish(
+    server: ValkeyProcess, redis_client: redis.Redis, place: int
+) -> None:
     queue = fair_queue(redis_client)
-    good = [ask(queue, f"k{i}", f"t{i % 4}", tokens=8) for i in range(7)]
-    poison = ask(queue, "poison", "t9", tokens=8, kill=3)
+    good = [ask(queue, f"k{i}", f"t{i % 4}", tokens=4 + 4 * i) for i in range(7)]
+    poison = ask(queue, "poison", "t9", tokens=50, kill=place)
     good += [ask(queue, f"l{i}", f"t{i % 4}", tokens=8) for i in range(7)]
     with worker(config(server.url, step_s=0.01, capacity=16)) as process:
         wait_until(lambda: len(ends(redis_client)) == 15)
@@ -152,11 +202,33 @@ def test_poison_is_quarantined_and_its_neighbours_finish(server: ValkeyProcess, 
         wait_until(lambda: after in ends(redis_client))
         assert alive(process.pid)
     assert_answered(redis_client, [*good, after])
-    end = ends(redis_client)[poison]
-    assert end.type == "failed"
-    assert end.failure is not None
-    assert end.failure.code == "quarantined"
-    assert "crashed" in end.failure.message
+    assert_quarantined(redis_client, poison)
+
+
+def test_poison_that_comes_again_and_again_harms_nobody_else(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    good, poisons = [], []
+    for number in range(9):
+        good.append(ask(queue, f"k{number}", f"t{number % 4}", tokens=30))
+        if number % 3 == 0:
+            poisons.append(ask(queue, f"p{number}", "t9", tokens=30, kill=5))
+    with worker(config(server.url, step_s=0.01, capacity=8)):
+        wait_until(lambda: len(ends(redis_client)) == 12, timeout_s=60)
+    assert_answered(redis_client, good)
+    assert {ends(redis_client)[poison].type for poison in poisons} == {"failed"}
+
+
+def test_an_engine_that_is_killed_again_and_again_from_outside_costs_nobody_the_answer(
+    server: ValkeyProcess, redis_client: redis.Redis
+) -> None:
+    queue = fair_queue(redis_client)
+    ids = [ask(queue, f"k{i}", f"t{i % 3}", tokens=30 + 10 * i) for i in range(8)]
+    with worker(config(server.url, step_s=0.01)) as process:
+        for finished in (1, 3, 5):  # not in the middle of a trial
+            wait_until(lambda finished=finished: len(ends(redis_client)) >= finished and children(process.pid))
+            os.kill(children(process.pid)[0], signal.SIGKILL)
+        wait_until(lambda: len(ends(redis_client)) == 8)
+    assert_answered(redis_client, ids)
 
 
 def test_stop_by_message_still_works_after_the_server_was_away(restartable_server: ValkeyProcess) -> None:

@@ -34,11 +34,15 @@ def test_entries_are_pinned_licensed_and_in_order_of_size():
     found = catalog.entries()
     assert found[0].name == DEFAULT
     assert len({entry.name for entry in found}) == len(found)
-    assert [entry.memory_bytes for entry in found] == sorted(entry.memory_bytes for entry in found)
+    for kind in ("chat", "image"):
+        sizes = [entry.memory_bytes for entry in found if entry.kind == kind]
+        assert sizes
+        assert sizes == sorted(sizes)
     for entry in found:
         assert re.fullmatch(r"[0-9a-f]{64}" if entry.source == "package" else r"[0-9a-f]{40}", entry.revision)
         assert entry.licence
-        assert entry.memory_bytes > entry.download_bytes
+        # Image models lie on the hub in 32 bits and are needed in 16.
+        assert entry.memory_bytes > entry.download_bytes * (1.0 if entry.kind == "chat" else 0.5)
     assert any("zh" in entry.languages for entry in found)
 
 

@@ -1,10 +1,8 @@
-"""Which executions may run together: after repeated engine deaths, suspects are kept apart and narrowed down."""
+from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workers.contract import Failure
 from workers.execution_slots import ExecutionSlots, Slot
-from workers.settlement import Broken, GivenBack, died_with
 
 
 @dataclass
@@ -12,8 +10,9 @@ class _Named:
     id: str
 
 
-def slot(name: str, crashes: int = 0, running: bool = False) -> Slot:
-    held = Slot(_Named(f"job-{name}"), _Named(name), crashes)  # type: ignore[arg-type]  # only their ids matter here
+def slot(name: str, crashes: int = 0, running: bool = False, pieces: int = 0) -> Slot:
+    place = 0 if crashes else None
+    held = Slot(_Named(f"job-{name}"), _Named(name), crashes, place, pieces=pieces)  # type: ignore[arg-type]  # only their ids matter here
     held.deadline_at = 100.0 if running else None
     return held
 
@@ -29,31 +28,31 @@ def names(chosen: list[Slot]) -> list[str]:
 
 
 def test_the_unsuspected_run_together() -> None:
-    held = slots(slot("a", running=True), slot("b"), slot("c", crashes=1))
+    held = slots(slot("a", running=True), slot("b"), slot("c"))
     assert names(held.runnable()) == ["b", "c"]
     assert held.free == 13
 
 
-def test_suspects_wait_until_the_others_are_done_and_nobody_joins_them() -> None:
-    held = slots(slot("a", running=True), slot("s", crashes=2), slot("b"))
-    assert held.runnable() == []
-    assert held.free == 0
-    held.take("a")
-    assert names(held.runnable()) == ["s"]
+def test_nobody_is_taken_while_a_suspect_is_on_trial() -> None:
+    assert slots(slot("s", crashes=1)).free == 0
+    assert slots(slot("s", crashes=1, running=True)).free == 0
+    assert slots(slot("s", crashes=1, running=True, pieces=20)).free == 15
 
 
-def test_suspects_run_in_groups_of_the_square_root() -> None:
-    held = slots(*(slot(f"s{i}", crashes=2) for i in range(10)), slot("b"))
-    assert names(held.runnable()) == ["s0", "s1", "s2", "s3"]
+def test_who_survived_is_cleared_and_leaves_while_others_are_on_trial() -> None:
+    survivor, waiting = slot("s", crashes=1, running=True, pieces=2), slot("t", crashes=1)
+    held = slots(survivor, waiting)
+    assert held.acquit() == [survivor]
+    assert survivor.crashed_at is None
+    assert waiting.crashed_at == 0
 
 
-def test_nobody_joins_a_running_suspect() -> None:
-    assert slots(slot("s", crashes=2, running=True), slot("b")).runnable() == []
-
-
-def test_the_narrowed_run_alone() -> None:
-    held = slots(slot("s", crashes=3), slot("t", crashes=3))
-    assert names(held.runnable()) == ["s"]
+def test_the_last_to_survive_goes_on() -> None:
+    survivor = slot("s", crashes=1, running=True, pieces=2)
+    held = slots(survivor, slot("new"))
+    assert held.acquit() == []
+    assert survivor.crashed_at is None
+    assert names(held.runnable()) == ["new"]
 
 
 def test_overdue_and_next_deadline() -> None:
@@ -61,16 +60,6 @@ def test_overdue_and_next_deadline() -> None:
     assert held.next_deadline_at() == 100.0
     assert held.overdue(99.0) == []
     assert names(held.overdue(100.0)) == ["a"]
-
-
-def test_only_a_job_that_was_alone_is_convicted() -> None:
-    assert died_with(slot("s", crashes=5), in_flight=2, quarantine_crashes=2) == GivenBack(crash=True)
-    assert died_with(slot("s", crashes=0), in_flight=1, quarantine_crashes=2) == GivenBack(crash=True)
-    convicted = died_with(slot("s", crashes=1), in_flight=1, quarantine_crashes=2)
-    assert isinstance(convicted, Broken)
-    assert isinstance(convicted.failure, Failure)
-    assert convicted.failure.code == "quarantined"
-    assert not convicted.retryable
 
 
 def test_found_by_job() -> None:

@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from generation.image import memory
+from generation.image.config import ImageConfig
 from generation.image.engine import ImageEngine
 from generation.learning.diffusion import Guidance, sample
 from generation.types import Failed, Finished, Progress
@@ -22,7 +24,7 @@ from tests.image_models import (
     encoded,
     half_mask,
     new_engine,
-    pixels,
+    open_rgb,
     request,
     tiny_family,
     tiny_upscaler,
@@ -140,7 +142,7 @@ def test_strength_decides_how_much_of_an_initial_picture_stays() -> None:
 
 def test_inpainting_keeps_every_pixel_that_is_not_masked() -> None:
     drawn = draw(new_engine(), request("a", init_image=encoded(), mask_image=half_mask(), strength=1.0)).pixels("a")
-    original = pixels(encoded())
+    original = open_rgb(encoded())
     assert np.abs(drawn[:, :16] - original[:, :16]).max() <= 1
     assert np.abs(drawn[:, 16:] - original[:, 16:]).max() > 8
 
@@ -244,7 +246,7 @@ def test_previews_come_early_and_regularly_and_show_all_pictures() -> None:
 def test_the_last_preview_resembles_the_picture() -> None:
     drawn = draw(new_engine(), request("a", num_inference_steps=20, preview_every_steps=19))
     last = [event.preview for event in drawn.progress["a"] if event.preview][-1]
-    assert np.corrcoef(pixels(last).ravel(), drawn.pixels("a").ravel())[0, 1] > 0.95
+    assert np.corrcoef(open_rgb(last).ravel(), drawn.pixels("a").ravel())[0, 1] > 0.95
 
 
 def test_usage_counts_steps_time_and_tokens() -> None:
@@ -265,6 +267,9 @@ def test_usage_counts_steps_time_and_tokens() -> None:
         ({"style": "baroque"}, "no style"),
         ({"width_px": 100}, "choose one of"),
         ({"aspect_ratio": "16:9"}, "square"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"variation_seed": 2**70, "variation_strength": 0.5}, "seed"),
         ({"width_px": 512, "upscale": 4, "height_px": 512}, None),
         ({"mask_image": half_mask()}, "mask needs"),
         ({"init_image": b"no picture"}, "not a PNG"),
@@ -317,6 +322,15 @@ def test_close_is_idempotent_and_ends_everything() -> None:
     engine.close()
     engine.close()
     assert not engine.busy
+
+
+@pytest.mark.parametrize(("free_bytes", "rows"), [(10**9, 4), (20_000_000, 2), (0, 1)])
+def test_memory_that_is_free_decides_how_many_pictures_share_a_pass(
+    free_bytes: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory.torch_devices, "free_memory_bytes", lambda _: free_bytes)
+    assert memory.rows_for(tiny_family(), ImageConfig(memory_share=0.4)) == rows
+    assert memory.rows_for(tiny_family(), ImageConfig(rows=7)) == 7
 
 
 class _Short:

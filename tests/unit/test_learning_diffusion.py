@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -97,7 +96,7 @@ def test_pictures_become_tensors_in_range(data: DataSet) -> None:
 
 def test_chinese_captions_have_a_sentence_and_no_tokens(data: DataSet, tmp_path: Path) -> None:
     captions = features.caption_features(tmp_path, data, sources.hashed_words)
-    taken = captions.take(np.asarray([0, data.english]))
+    taken = captions.take(torch.tensor([0, data.english]))
     assert taken.has_tokens.tolist() == [True, False]
     assert taken.tokens[0].abs().sum() > 0
     assert taken.tokens[1].abs().sum() == 0

@@ -2,28 +2,41 @@
 -- Generic cell rate algorithm, ATM Forum Traffic Management Specification 4.0 (1996), virtual scheduling form: a
 -- limit's state is its theoretical arrival time (TAT); a request that would push it further than the window ahead of
 -- now is refused. All times are microseconds of the server's clock.
--- KEYS: the admission record, then one key a limit. ARGV: seconds to keep the record, then for each limit what the
--- job costs and the window (the whole burst), in microseconds.
--- Returns {1} admitted, {0} seen before, {-1, limit, retry after in us (-1: never)} refused.
+-- A budget is held against an account: what it has used and what jobs in flight have reserved.
+-- KEYS: the admission record, one key a limit, one account a budget. ARGV: seconds to keep the record; for each limit
+-- what the job costs and the window (the whole burst), in microseconds; for each budget its ceiling and what the job may
+-- take, in microseconds of GPU time, and seconds to keep the account at least.
+-- Returns {1} admitted, {0} seen before, {-1, limit, retry after in us (-1: never)} or {-2, budget, us left} refused.
+-- What costs time here is the number of commands; times of expiry are absolute and written as text, because the
+-- server would otherwise rewrite each command for its log, and would print numbers by way of floating point.
 local found = redis.call('MGET', unpack(KEYS))
 if found[1] then
   return { 0 }
 end
 
+local budgets = #ARGV - 1 - 2 * (#KEYS - 1)
+local limits = #KEYS - 1 - budgets
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
+
+local function keep(key, tat)
+  local text = string.format('%d', tat)
+  redis.call('SET', key, text, 'PXAT', string.format('%d', math.ceil(tat / 1000) + 1))
+  return text
+end
+
 local blocking, longest, tats = nil, 0, {}
-for i = 2, #KEYS do
+for i = 2, limits + 1 do
   local charge, window = tonumber(ARGV[2 * i - 2]), tonumber(ARGV[2 * i - 1])
   if charge > window then
     return { -1, i - 1, -1 }
   end
-  local tat = tonumber(found[i] or 0)
+  local tat = tonumber(found[i]) or now
   if tat < now then
     tat = now
   elseif tat > now + window then -- only after the clock went back, and that shall lock nobody out
     tat = now + window
-    redis.call('SET', KEYS[i], string.format('%.0f', tat), 'PX', math.ceil(window / 1000) + 1)
+    keep(KEYS[i], tat)
   end
   tats[i] = tat + charge
   local wait = tats[i] - window - now
@@ -35,11 +48,31 @@ if blocking then
   return { -1, blocking - 1, longest }
 end
 
-local record = {}
-for i = 2, #KEYS do
-  local tat = string.format('%.0f', tats[i])
-  redis.call('SET', KEYS[i], tat, 'PX', math.ceil((tats[i] - now) / 1000) + 1)
-  record[i - 1] = KEYS[i] .. ' ' .. ARGV[2 * i - 2] .. ' ' .. tat
+local function account(i) -- its key, ceiling, what the job may take, and seconds to keep it
+  local at = 1 + 2 * limits + 3 * (i - 1)
+  return KEYS[1 + limits + i], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
 end
-redis.call('SET', KEYS[1], table.concat(record, '\n'), 'EX', ARGV[1])
+
+for i = 1, budgets do
+  local key, ceiling, cost = account(i)
+  local state = redis.call('HMGET', key, 'gpu_us', 'reserved_us', 'extra_us')
+  local left = ceiling + (state[3] or 0) - (state[1] or 0) - (state[2] or 0)
+  if cost > left then
+    return { -2, i, left }
+  end
+end
+
+local record = ''
+for i = 2, limits + 1 do
+  record = record .. KEYS[i] .. ' ' .. ARGV[2 * i - 2] .. ' ' .. keep(KEYS[i], tats[i]) .. '\n'
+end
+for i = 1, budgets do
+  local key, _, cost, ttl_s = account(i)
+  redis.call('HINCRBY', key, 'reserved_us', string.format('%d', cost))
+  if redis.call('TTL', key) < ttl_s then
+    redis.call('EXPIRE', key, string.format('%d', ttl_s))
+  end
+  record = record .. key .. ' ' .. string.format('%d', cost) .. ' reserved\n'
+end
+redis.call('SET', KEYS[1], record, 'EX', ARGV[1])
 return { 1 }

@@ -1,4 +1,4 @@
--- Gives back what a job was charged, once. KEYS[1]: the admission record. ARGV[1]: 1 to forget the job altogether.
+-- Gives back what a job was charged and what it has reserved, once. KEYS[1]: the admission record. ARGV[1]: 1 to forget the job altogether.
 -- Time has given back part of the charge already: a TAT drains in the order in which it was charged, so what is left
 -- of this charge is what lies between now and the TAT it led to. An earlier refund of an older charge makes that a
 -- little too much; the excess stays within one job's cost.
@@ -9,6 +9,12 @@ end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local refunded = 0
+for key, charge in string.gmatch(record, '(%S+) (%d+) reserved') do
+  refunded = refunded + 1
+  if redis.call('EXISTS', key) == 1 then
+    redis.call('HINCRBY', key, 'reserved_us', -charge)
+  end
+end
 for key, charge, reached in string.gmatch(record, '(%S+) (%d+) (%d+)') do
   refunded = refunded + 1
   local back = math.min(tonumber(charge), tonumber(reached) - now)

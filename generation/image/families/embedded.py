@@ -21,8 +21,6 @@ _LOG = logging.getLogger("palaver.image.embedded")
 
 #: Class that ``model_index.json`` of such a model names.
 PIPELINE = "PalaverIconPipeline"
-#: Where the model that ships with the product lies.
-EMBEDDED_DIR = Path(__file__).resolve().parents[1] / "embedded"
 #: A picture as it is drawn is small: it is shown enlarged by this.
 _SHOWN_ENLARGEMENT = 4
 _LARGEST_ENLARGEMENT = 16
@@ -174,7 +172,7 @@ def load_embedded(
             "or train the embedded one: python -m generation.learning.training cpu"
         )
     try:
-        parts: Any = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True}
+        parts: Any = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
         autoencoder = PatchAutoencoder.from_pretrained(directory / "vae", **parts)
         denoiser = TokenDenoiser.from_pretrained(directory / "transformer", **parts)
         schedulers: Any = diffusers.FlowMatchEulerDiscreteScheduler

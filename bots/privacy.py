@@ -8,6 +8,7 @@ from typing import Any
 from bots.conversation import Conversations
 from bots.request_records import RequestRecords
 from bots.usage import UsageRecords
+from workers.client import Client
 
 #: Most image prompts that an export lists: all that are indexed.
 _RECORDS = 50
@@ -33,9 +34,13 @@ class Privacy:
         conversations: Histories.
         records: Image prompts.
         usage: Sums.
+        client: The queue, where finished pictures are.
     """
 
-    def __init__(self, conversations: Conversations, records: RequestRecords, usage: UsageRecords) -> None:
+    def __init__(
+        self, conversations: Conversations, records: RequestRecords, usage: UsageRecords, client: Client
+    ) -> None:
+        self._client = client
         self._conversations = conversations
         self._records = records
         self._usage = usage
@@ -73,6 +78,10 @@ class Privacy:
                 elsewhere = True
         if not elsewhere:
             await self._conversations.forget_index(author)
+        for prompt in await self._records.recent(platform, user, _RECORDS):
+            event = await self._client.ended(prompt.job_id)
+            for image in event.images if event else ():
+                await self._client.delete_artifact(image.artifact_id, tenant=prompt.tenant, user=user)
         records = await self._records.forget_user(platform, user)
         await self._usage.forget(platform, user)
         return Deleted(turns, records)

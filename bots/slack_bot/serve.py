@@ -124,7 +124,7 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         )
         intake, whisper, members = Intake(dispatch), Whisper(urls), Members()
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes)
-        account = Account(usage, records, conversations, Privacy(conversations, records, usage))
+        account = Account(usage, records, conversations, Privacy(conversations, records, usage, client))
         home = Home(outbounds, account, configs, members)
         chat = Chat(intake, conversations, configs, claims, files, whisper)
         imagine = Imagine(intake, client, records, configs, members)

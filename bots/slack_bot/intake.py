@@ -17,6 +17,7 @@ from bots.delivery import wording
 from bots.delivery.dispatch import Dispatch
 from bots.image_prompt import ImagePrompt
 from bots.service import Prompt
+from bots.tenant_rules import TenantRules, Whence
 from workers.errors import ContractError, RedisUnavailableError, RefusedError
 
 #: The platform's deadline is 3 s; a loaded machine needs the rest.
@@ -37,10 +38,12 @@ class Intake:
 
     Args:
         dispatch: Where prompts go.
+        rules: What workspaces have decided.
     """
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: Dispatch, rules: TenantRules) -> None:
         self._dispatch = dispatch
+        self._rules = rules
         self._tasks: set[asyncio.Task[Any]] = set()
         self._told: OrderedDict[str, None] = OrderedDict()
 
@@ -78,9 +81,13 @@ class Intake:
             tell: Tells that person privately why not.
         """
         try:
-            await self.patiently(lambda: self._dispatch.ask(prompt))
+            await self.patiently(lambda: self._hand_on(prompt))
         except (RefusedError, ContractError, RedisUnavailableError) as error:
             await self.tell_once(prompt.job_id, wording.refusal(error), tell)
+
+    async def _hand_on(self, prompt: Prompt | ImagePrompt) -> bool:
+        """Hand a prompt on as its workspace wants it."""
+        return await self._dispatch.ask(await self._rules.apply(prompt, Whence(channels=(prompt.channel,))))
 
     async def close(self) -> None:
         """Give up what is not promised yet."""

@@ -13,7 +13,7 @@ from bots.delivery.buttons import Button
 from bots.delivery.surface import GoneError, SurfaceError
 from bots.image_flags import FlagError
 from bots.service import ChatService
-from bots.slack_bot import account, home, markup, wording
+from bots.slack_bot import account, config_form, home, markup, wording
 from bots.slack_bot.account import Account
 from bots.slack_bot.home import Home
 from bots.slack_bot.imagine import Imagine
@@ -142,7 +142,7 @@ class Interactions:
     async def submitted(self, workspace: Workspace, body: dict[str, Any]) -> dict[str, str]:
         """A modal; returns what is wrong with it by block."""
         view = body.get("view") or {}
-        if view.get("callback_id") == home.CONFIG_MODAL:
+        if view.get("callback_id") == config_form.CONFIG_MODAL:
             return await self._home.configured(workspace, str(body["user"]["id"]), view)
         if view.get("callback_id") != IMAGE_MODAL:
             return {}

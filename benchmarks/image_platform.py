@@ -147,6 +147,7 @@ def _serve_engine(pipe: Connection, options: dict[str, Any]) -> None:
     from generation.image.factory import build
     from generation.types import Failed, ImageRequest, ImageSampling, Picture, Progress
 
+    os.setsid()  # as the worker has: where the kernel shares the cores out by session, both sides get the same share
     engine = build(options, lambda *_: None)
     pipe.send("loaded")
     while True:

@@ -18,9 +18,13 @@ COMMANDS = {
     "up": ("bots.commands.up:command", "Run server, workers and the configured front-ends as one process tree."),
     "down": ("bots.commands.down:command", "Stop what `palaver up` or `palaver chat --keep` left running."),
     "worker": ("bots.commands.worker:command", "Run workers for some kinds of model on some devices."),
+    "discord": ("bots.commands.discord_bot:command", "Run the Discord front-end."),
     "evaluate": ("bots.commands.evaluate:command", "Measure the models: figures, and sheets for the eye."),
+    "slack": ("bots.commands.slack_bot:command", "Run the Slack front-end: Socket Mode, or HTTP with --http."),
     "models": ("bots.commands.models:command", "List, pull, verify and remove models."),
     "usage": ("bots.commands.usage:command", "Show what a tenant and a user have used, and what is left."),
+    "moderation": ("bots.commands.moderation:command", "What was decided, appeals, and checking a policy."),
+    "verify": ("bots.commands.verify:command", "Tell whether a picture was generated here."),
     "status": ("bots.commands.status:command", "Show server, queues, workers and who waits."),
 }
 

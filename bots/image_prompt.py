@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from bots.cost import image_cost_gpu_s
+from generation.moderation.policy import EffectivePolicy
 from generation.types import ImageTask
 from workers.contract import ImageBody, ImageOptions, ReplyTo, Request
 from workers.errors import ContractError
@@ -33,6 +34,7 @@ class ImagePrompt:
         init_image: Id of the picture to begin from, see ``Client.put_artifact``.
         mask_image: Id of a picture of the same size, white where the first one is drawn anew.
         enhance: Whether the chat model first adds details to ``text``; ``follow`` tells what came of it.
+        policy: How the tenant wants it moderated, in that channel and for that user; None for the operator's default.
     """
 
     platform: str
@@ -48,6 +50,7 @@ class ImagePrompt:
     init_image: str | None = None
     mask_image: str | None = None
     enhance: bool = False
+    policy: EffectivePolicy | None = None
 
     @property
     def job_id(self) -> str:
@@ -86,6 +89,7 @@ def image_request(prompt: ImagePrompt, timeout_s: float) -> Request:
             cost_gpu_s=image_cost_gpu_s(body),
             timeout_s=timeout_s,
             created_at_s=time.time(),
+            policy=prompt.policy,
         )
 
 

@@ -11,12 +11,15 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from bots import enhancement
 from bots.conversation import Conversations
 from bots.cost import chat_cost_gpu_s
 from bots.image_prompt import ImagePrompt, faults_in_words, image_request
+from generation.moderation.policy import EffectivePolicy
 from workers.client import CancelOutcome, Client, Ended, Queued, Restarted, Submitted, TextDelta
 from workers.client import Update as QueueUpdate
 from workers.contract import ChatBody, ChatMessage, ChatOptions, Event, Failure, ReplyTo, Request, tenant_of
@@ -42,6 +45,8 @@ class Prompt:
         text: What was written.
         reply: Where the answer goes.
         options: How the answer is sampled.
+        persona: The system text of a conversation that has none of its own; None for the configured one.
+        policy: How the tenant wants it moderated, in that channel and for that user; None for the operator's default.
     """
 
     platform: str
@@ -53,6 +58,8 @@ class Prompt:
     text: str
     reply: ReplyTo
     options: ChatOptions = field(default_factory=ChatOptions)
+    persona: str | None = None
+    policy: EffectivePolicy | None = None
 
     @property
     def job_id(self) -> str:
@@ -73,7 +80,10 @@ class Refusal:
     message: str
 
 
-Rule = Callable[[Prompt | ImagePrompt], Refusal | None]
+AnyPrompt = Prompt | ImagePrompt
+#: Says no, changes what was written (to mask a secret), or lets it be.
+Rule = Callable[[AnyPrompt], Refusal | AnyPrompt | None]
+_P = TypeVar("_P", Prompt, ImagePrompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +129,14 @@ class ChatService:
             ContractError: The prompt cannot be carried: it is far too long, or a name has forbidden characters.
             RedisUnavailableError: Redis is away.
         """
-        self._apply_rules(prompt)
+        prompt = self._apply_rules(prompt)
         place = (prompt.tenant, prompt.conversation)
         job_id = prompt.job_id
         with faults_in_words():
-            request = self._request(prompt, await self._conversations.messages(*place, job_id, prompt.text))
+            messages = await self._conversations.messages(*place, job_id, prompt.text, prompt.persona)
+            request = self._request(prompt, messages)
         # Before it is enqueued: an answer may come at once, and it is recorded beside its question or not at all.
-        await self._conversations.ask(*place, job_id, prompt.text)
+        await self._conversations.ask(*place, job_id, prompt.text, f"{prompt.platform}:{prompt.user}")
         try:
             return await self._client.submit(request)
         except RefusedError:
@@ -146,7 +157,7 @@ class ChatService:
             ContractError: The prompt cannot be carried: it is far too long, or a name has forbidden characters.
             RedisUnavailableError: Redis is away.
         """
-        self._apply_rules(prompt)
+        prompt = self._apply_rules(prompt)
         request = image_request(prompt, self._timeout_s)
         if not enhancement.wanted(prompt) or await self._client.known(prompt.job_id):
             return await self._client.submit(request)
@@ -216,9 +227,8 @@ class ChatService:
         if event.type == "cancelled":
             return Ended(event.model_copy(update={"job_id": prompt.job_id, "reply": prompt.reply}))
         if event.type == "finished":
-            enhanced = replace(prompt, text=enhancement.with_details(prompt.text, answer))
-            if not any(rule(enhanced) for rule in self._rules):
-                prompt = enhanced
+            with suppress(RefusedError):
+                prompt = self._apply_rules(enhancement.enhanced_prompt(event, answer))
         try:
             await self._client.submit(image_request(prompt, self._timeout_s))
         except RefusedError as error:
@@ -228,11 +238,15 @@ class ChatService:
             return Ended(Event(type="refused", job_id=prompt.job_id, reply=reply, at_s=now_s, failure=failure))
         return Enhanced(prompt.text)
 
-    def _apply_rules(self, prompt: Prompt | ImagePrompt) -> None:
+    def _apply_rules(self, prompt: _P) -> _P:
+        """The prompt as the rules leave it."""
         for rule in self._rules:
-            refusal = rule(prompt)
-            if refusal:
-                raise RefusedError(refusal.rule, math.inf, refusal.message)
+            said = rule(prompt)
+            if isinstance(said, Refusal):
+                raise RefusedError(said.rule, math.inf, said.message)
+            if isinstance(said, type(prompt)):
+                prompt = said
+        return prompt
 
     async def _record(self, event: Event, text: str) -> None:
         name = event.reply.handle.get(CONVERSATION)
@@ -259,4 +273,5 @@ class ChatService:
             cost_gpu_s=chat_cost_gpu_s(messages, prompt.options.max_new_tokens),
             timeout_s=self._timeout_s,
             created_at_s=time.time(),
+            policy=prompt.policy,
         )

@@ -1,8 +1,9 @@
 """The root of all settings: built once inside ``main()`` and passed down, never read at import.
 
 Sources, the first wins: ``PALAVER_*`` in the environment (``__`` between levels, for example ``PALAVER_CHAT__MODEL``),
-``REDIS_URL``, and ``palaver.toml`` (named by ``PALAVER_CONFIG``, else in the working directory, else in the data
-directory). What nobody knows is an error that names the key: a mistyped setting never goes unnoticed.
+``REDIS_URL`` and the platforms' own variables (``ALIASES``), and ``palaver.toml`` (named by ``PALAVER_CONFIG``, else in
+the working directory, else in the data directory). What nobody knows is an error that names the key: a
+mistyped setting never goes unnoticed.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic_settings
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bots.slack_settings import SlackSettings
 from generation.data_dir import default_data_dir
 from workers.contract import Kind
 from workers.errors import SettingsError
@@ -27,12 +29,26 @@ from workers.settings import (
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
+    ModerationSettings,
+    ProvenanceSettings,
     Rate,
     RedisSettings,
     WorkerSettings,
 )
 
 PREFIX = "PALAVER_"
+#: Variables that go by the names which their platforms and hosts have given them -> the setting that they fill.
+ALIASES = {
+    "REDIS_URL": "redis.url",
+    "DISCORD_TOKEN": "discord.token",
+    "DISCORD_API_BASE_URL": "discord.api_base_url",
+    "DISCORD_GATEWAY_URL": "discord.gateway_url",
+    "DISCORD_CDN_BASE_URL": "discord.cdn_base_url",
+    "SLACK_BOT_TOKEN": "slack.bot_token",
+    "SLACK_APP_TOKEN": "slack.app_token",
+    "SLACK_SIGNING_SECRET": "slack.signing_secret",
+    "SLACK_API_BASE_URL": "slack.api_base_url",
+}
 #: Variables with our prefix that steer the reading of settings and are none themselves.
 _STEERING = frozenset({"PALAVER_CONFIG"})
 
@@ -67,12 +83,43 @@ class ConversationSettings(_Section):
         retention_s: A conversation is forgotten when nobody has written in it for this long.
         max_history_turns: Question-and-answer pairs kept; older ones are forgotten.
         history_tokens: Most tokens of history sent along, as an estimate from above: see ``bots.conversation``.
+        max_answer_tokens: Longest answer that a chat platform's tenant may ask for.
     """
 
     persona: str = Field(default="You are a helpful assistant. Answer clearly and briefly.", max_length=20_000)
     retention_s: int = Field(default=30 * 86_400, ge=60)
     max_history_turns: int = Field(default=50, ge=0, le=900)
     history_tokens: int = Field(default=6_000, ge=0)
+    max_answer_tokens: int = Field(default=1_024, ge=16, le=1_000_000)
+
+
+class DiscordSettings(_Section):
+    """The Discord front-end; ``DISCORD_TOKEN`` and its like are read as well: see ``ALIASES``.
+
+    Attributes:
+        token: The bot's; without one there is no Discord front-end.
+        api_base_url: Discord's REST API, of a proxy or a compatible server.
+        gateway_url: Its gateway; by default what the API names.
+        cdn_base_url: The only origin from which attachments are fetched.
+        message_content: Whether to ask for the privileged Message Content intent: then unmentioned messages in the
+            bot's threads are read as well.
+        heartbeat_timeout_s: A gateway that says nothing for so long is left, and connected to anew.
+        shard_id: Which shard this process is, with ``shard_count``.
+        shard_count: How many processes share the guilds.
+        max_attachment_bytes: Largest attachment that is fetched.
+        max_text_chars: Most characters of all text attachments of a prompt.
+    """
+
+    token: SecretStr | None = None
+    api_base_url: str = "https://discord.com/api/v10"
+    gateway_url: str | None = None
+    cdn_base_url: str = "https://cdn.discordapp.com"
+    message_content: bool = False
+    heartbeat_timeout_s: float = Field(default=60.0, ge=1)
+    shard_id: int | None = Field(default=None, ge=0)
+    shard_count: int | None = Field(default=None, ge=1)
+    max_attachment_bytes: int = Field(default=8 * 2**20, ge=1)
+    max_text_chars: int = Field(default=20_000, ge=1, le=150_000)
 
 
 class Settings(BaseSettings):
@@ -97,6 +144,10 @@ class Settings(BaseSettings):
     image: ImageModelSettings = ImageModelSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     conversation: ConversationSettings = ConversationSettings()
+    discord: DiscordSettings = DiscordSettings()
+    slack: SlackSettings = SlackSettings()
+    moderation: ModerationSettings = ModerationSettings()
+    provenance: ProvenanceSettings = ProvenanceSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -123,8 +174,10 @@ def load() -> Settings:
     _check_environment()
     file = _config_file()
     values = _read(file) if file else {}
-    if os.environ.get("REDIS_URL") and not os.environ.get("PALAVER_REDIS__URL"):
-        values.setdefault("redis", {})["url"] = os.environ["REDIS_URL"]
+    for alias, path in ALIASES.items():
+        section, _, name = path.partition(".")
+        if os.environ.get(alias) and not os.environ.get(_variable(path)):
+            values.setdefault(section, {})[name] = os.environ[alias]
     try:
         settings = Settings(**values)
     except ValidationError as error:
@@ -135,10 +188,14 @@ def load() -> Settings:
 
 
 def _check_environment() -> None:
-    known = {PREFIX + path.replace(".", "__").upper() for path in _paths(Settings)}
+    known = {_variable(path) for path in _paths(Settings)}
     for name in sorted(os.environ):
         if name.upper().startswith(PREFIX) and name.upper() not in known | _STEERING:
             raise SettingsError(f"{name} is no setting{_suggest(name.upper(), known | _STEERING)}")
+
+
+def _variable(path: str) -> str:
+    return PREFIX + path.replace(".", "__").upper()
 
 
 def _config_file() -> Path | None:
@@ -187,7 +244,8 @@ def _explain(error: ValidationError, file: Path | None) -> str:
     """The first fault without its value, which may be a secret, and where it was set."""
     fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
     path = ".".join(map(str, fault["loc"]))
-    variable = PREFIX + path.replace(".", "__").upper()
+    variable = _variable(path)
     in_environment = any(variable.startswith(name.upper()) for name in os.environ if name.upper().startswith(PREFIX))
-    where = variable if in_environment else f"{file}: {path}" if file else path
+    alias = next((name for name, filled in ALIASES.items() if filled == path and os.environ.get(name)), None)
+    where = variable if in_environment else alias or (f"{file}: {path}" if file else path)
     return f"{where}: {fault['msg'][:1].lower()}{fault['msg'][1:]}."

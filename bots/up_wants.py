@@ -13,12 +13,12 @@ import importlib.util
 import json
 from pathlib import Path
 
+from bots.settings import Settings
+from generation.image.config import EMBEDDED_DIR, EMBEDDED_MODEL
 from workers.contract import Kind
 from workers.errors import EngineStartError
 
 KINDS: tuple[Kind, ...] = ("chat", "image")
-#: What must be installed for a kind's engine besides what every worker has.
-_PARTS: dict[Kind, str] = {"image": "diffusers"}
 
 
 def want(data_dir: Path, kind: Kind) -> None:
@@ -37,10 +37,17 @@ def forget(data_dir: Path, kind: Kind) -> None:
     _want_file(data_dir, kind).unlink(missing_ok=True)
 
 
-def installed(kind: Kind) -> bool:
-    """Whether this Python has what the engine of a kind needs; nothing is imported for that."""
-    part = _PARTS.get(kind)
-    return part is None or importlib.util.find_spec(part) is not None
+def missing(settings: Settings, kind: Kind) -> str:
+    """What a worker of a kind lacks here, in words for who installs it; empty if nothing is known to be missing.
+
+    Nothing is imported for that: a worker that is started may still find that it cannot run.
+    """
+    if kind == "image":
+        if importlib.util.find_spec("diffusers") is None:
+            return "Pictures need another part: pip install 'palaver[worker,image]'."
+        if settings.image.model == EMBEDDED_MODEL and not (EMBEDDED_DIR / "model_index.json").is_file():
+            return "The embedded image model is not in this checkout; name another one with PALAVER_IMAGE__MODEL."
+    return ""
 
 
 def failure_file(data_dir: Path, kind: Kind) -> Path:

@@ -3,6 +3,9 @@
     GenerationError
     +-- InvalidRequestError      the request cannot be served as it is; retrying does not help
     |   +-- PromptTooLongError   one message is longer than the model's context
+    |   +-- RefusedContentError  moderation does not allow it
+    +-- PolicyError              a moderation policy is wrong
+    +-- ModerationUnavailableError   a filter cannot be loaded or has crashed: nothing unmoderated is shown
     +-- ModelError               the model cannot be had or used
     |   +-- ModelNotFoundError   no such model in the catalogue, in the cache, on the hub or on disk
     |   +-- ModelCorruptError    a file is broken or its hash is not the pinned one
@@ -54,6 +57,27 @@ class PromptTooLongError(InvalidRequestError):
         )
         self.prompt_tokens = prompt_tokens
         self.limit_tokens = limit_tokens
+
+
+class RefusedContentError(InvalidRequestError):
+    """Moderation does not allow it; the message names the category and how to appeal."""
+
+    code = "refused"
+
+
+class PolicyError(GenerationError):
+    """A moderation policy is wrong; the message names the line and the key."""
+
+    code = "policy"
+    exit_code = 78
+
+
+class ModerationUnavailableError(GenerationError):
+    """A filter cannot be loaded or has crashed: nothing unmoderated is shown."""
+
+    code = "moderation_unavailable"
+    retryable = True
+    exit_code = 69
 
 
 class ModelError(GenerationError):

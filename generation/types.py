@@ -7,9 +7,12 @@ everything in flight and returns what happened. It knows no queue and no chat pl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from generation.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from generation.moderation.policy import EffectivePolicy
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "deadline"]
@@ -74,6 +77,23 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose request it is and what is allowed there; engines that do not moderate have no use for it.
+
+    Args:
+        job_id: Of the job.
+        tenant: Guild or workspace.
+        user: Who asked.
+        policy: The tenant's policy at that place; None for the operator's default.
+    """
+
+    job_id: str
+    tenant: str
+    user: str
+    policy: EffectivePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One answer to generate.
 
@@ -82,12 +102,14 @@ class ChatRequest:
         messages: The conversation, oldest first: at most one system message, which comes first; the last is the user's.
         sampling: How tokens are chosen.
         deadline_s: Seconds from ``submit`` after which the answer ends as it is, with reason ``deadline``.
+        origin: Whose it is.
     """
 
     request_id: str
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     deadline_s: float | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +200,7 @@ class ImageRequest:
         init_image: Encoded picture (PNG, JPEG or WebP) to begin from, or None.
         mask_image: Encoded picture of the same size, white where ``init_image`` is drawn anew, or None for everywhere.
         deadline_s: Seconds from ``submit`` after which the request fails.
+        origin: Whose it is.
     """
 
     request_id: str
@@ -188,6 +211,7 @@ class ImageRequest:
     init_image: bytes | None = None
     mask_image: bytes | None = None
     deadline_s: float | None = None
+    origin: Origin | None = None
 
 
 EngineRequest = ChatRequest | ImageRequest
@@ -255,6 +279,7 @@ class Picture:
         width_px: Width.
         height_px: Height.
         seed: With it, this picture is drawn again by a request for one.
+        covered: Moderation wants it shown behind a cover that a reader lifts.
     """
 
     request_id: str
@@ -264,6 +289,7 @@ class Picture:
     width_px: int
     height_px: int
     seed: int
+    covered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

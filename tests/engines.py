@@ -3,6 +3,7 @@
 It steers by what the last message says, as ``{"tokens": 5, "step_s": 0.01}`` or plain text:
 
     tokens      length of the answer (default: the request's ``max_new_tokens``)
+    say         the answer itself, in pieces of ``PIECE`` characters
     kill        at this token the process kills itself with SIGKILL
     hang        at this token the whole process stops stepping for good
     stall       this request alone never gets beyond this token
@@ -34,6 +35,7 @@ from generation.types import (
     Usage,
 )
 
+PIECE = 40
 WORDS = ("ash", "birch", "cedar", "elm", "fir", "größe", "hazel", "lärche", "oak", "東京")
 
 
@@ -81,6 +83,8 @@ class WordEngine:
         prompt = request.messages[-1].content
         orders = orders_of(prompt)
         tokens = int(orders.get("tokens", request.sampling.max_new_tokens))
+        if "say" in orders:
+            tokens = -(-len(orders["say"]) // PIECE)
         self._live[request.request_id] = _Sequence(request, prompt, orders, tokens, time.monotonic())
 
     def cancel(self, request_id: str) -> None:
@@ -115,7 +119,9 @@ class WordEngine:
             return [Failed(request_id, str(orders.get("refuse", "busy")), "It did not work.", "flaky" in orders)]
         events: list[EngineEvent] = []
         if sequence.done < sequence.tokens:
-            events.append(Delta(request_id, word(sequence.prompt, sequence.done)))
+            said, at = orders.get("say"), sequence.done * PIECE
+            piece = word(sequence.prompt, sequence.done) if said is None else said[at : at + PIECE]
+            events.append(Delta(request_id, piece))
             sequence.done += 1
         deadline_s = sequence.request.deadline_s
         late = deadline_s is not None and time.monotonic() - sequence.submitted_at > deadline_s

@@ -25,7 +25,7 @@ from workers import keys, redis_connection
 from workers.admission import RECORD_TTL_S, Allowance, Duplicate, Limit, admit, refund
 from workers.artifacts import Artifact, ArtifactStore, media_type_of, upload_id
 from workers.budgets import budgets_of
-from workers.contract import Kind, Request, encode
+from workers.contract import Event, Kind, Request, decode_event, encode
 from workers.doorbell import Doorbell, ring
 from workers.errors import (
     ArtifactError,
@@ -218,6 +218,16 @@ class Client:
         """
         with redis_connection.mapped_errors(self._redis):
             return bool(await self._redis.exists(Job.key_for(job_id), keys.live(job_id)))
+
+    async def ended(self, job_id: str) -> Event | None:
+        """A job's terminal event, while it is kept.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            final = await self._redis.hget(keys.live(job_id), "final")
+        return decode_event(final) if final else None
 
     # Pictures
 

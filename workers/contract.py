@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
 
+from generation.moderation.policy import EffectivePolicy
 from workers.errors import ContractError
 
 CONTRACT_VERSION: Final = 1
@@ -128,6 +129,7 @@ class Request(_Frozen):
         cost_gpu_s: Estimated cost in GPU-seconds, replaced by the measured one when the job ends.
         timeout_s: Longest run of one attempt.
         created_at_s: Unix time at which the prompt was accepted.
+        policy: How the tenant wants it moderated, at that place and for that user; None for the operator's default.
     """
 
     v: Literal[1] = CONTRACT_VERSION
@@ -141,6 +143,7 @@ class Request(_Frozen):
     cost_gpu_s: float = Field(default=1.0, gt=0, le=86_400)
     timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     created_at_s: float = Field(ge=0)
+    policy: EffectivePolicy | None = None
 
     @property
     def job_id(self) -> str:
@@ -168,7 +171,11 @@ class UsageReport(_Frozen):
 
 
 class ArtifactRef(_Frozen):
-    """One picture of a result; its bytes lie in the artifact store until the result expires."""
+    """One picture of a result; its bytes lie in the artifact store until the result expires.
+
+    Attributes:
+        covered: Moderation wants it shown behind a cover that a reader lifts: a spoiler.
+    """
 
     artifact_id: ArtifactId
     media_type: Literal["image/png", "image/jpeg", "image/webp"]
@@ -176,6 +183,7 @@ class ArtifactRef(_Frozen):
     height_px: int = Field(ge=1)
     size_bytes: int = Field(ge=1)
     seed: int = Field(ge=0)
+    covered: bool = False
 
 
 class Failure(_Frozen):

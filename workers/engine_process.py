@@ -4,7 +4,8 @@ It is started by ``engine_handle`` as ``python -m workers.engine_process``, one 
 native code takes down no bookkeeping and the model never shares the interpreter with it. Messages to it::
 
     ["submit", id, body, deadline_s]    take a request into the batch; body is that of ``contract.Request``, but with
-                                        the pictures of an image body themselves, in base64
+                                        the pictures of an image body themselves, in base64, and with an ``origin``:
+                                        job, tenant, user and the policy that it is moderated by
     ["cancel", id]                      forget it
     ["ping", number]                    answered by ["pong", number] between two steps
     ["stop"]                            release the device and exit
@@ -16,7 +17,7 @@ and from it::
     ["unusable", code, message, permanent]   it could not be built
     ["delta", id, text], ["finished", id, reason, usage], ["failed", id, code, message, retryable]
     ["image_progress", id, step, total_steps, preview]   preview in base64, or null
-    ["picture", id, index, data, media_type, width_px, height_px, seed]   data in base64
+    ["picture", id, index, data, media_type, width_px, height_px, seed, covered]   data in base64
     ["raised", ids, code, message, retryable]   a step failed as a whole: these were in it, one of them is the reason
 """
 
@@ -36,6 +37,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from generation.errors import GenerationError, InvalidRequestError
+from generation.moderation.policy import EffectivePolicy
 from generation.types import (
     ChatRequest,
     Delta,
@@ -47,6 +49,7 @@ from generation.types import (
     ImageRequest,
     ImageSampling,
     Message,
+    Origin,
     Picture,
     Progress,
     Sampling,
@@ -104,6 +107,15 @@ def image_request(request_id: str, body: dict[str, Any], deadline_s: float | Non
     )
 
 
+def origin(body: dict[str, Any]) -> Origin | None:
+    """The engine's form of what the worker tells of whose request it is."""
+    told = body.get("origin")
+    if told is None:
+        return None
+    policy = None if told["policy"] is None else EffectivePolicy.model_validate(told["policy"])
+    return Origin(told["job_id"], told["tenant"], told["user"], policy)
+
+
 #: Which requests an engine is ever given, by the kind their body names.
 REQUESTS: dict[str, Callable[[str, dict[str, Any], float | None], EngineRequest]] = {
     "chat": chat_request,
@@ -149,7 +161,7 @@ class EngineLoop:
             self._report(Failed(request_id, "invalid_request", "This worker does not run that kind of request."))
             return
         try:
-            request = build(request_id, body, deadline_s)
+            request = dataclasses.replace(build(request_id, body, deadline_s), origin=origin(body))
         except InvalidRequestError as error:
             self._report(Failed(request_id, error.code, str(error)))
             return
@@ -191,9 +203,9 @@ def event_message(event: EngineEvent) -> list[Any]:
             return ["delta", request_id, text]
         case Progress(request_id, step, total_steps, preview):
             return ["image_progress", request_id, step, total_steps, preview and b64encode(preview).decode()]
-        case Picture(request_id, index, data, media_type, width_px, height_px, seed):
+        case Picture(request_id, index, data, media_type, width_px, height_px, seed, covered):
             encoded = b64encode(data).decode()
-            return ["picture", request_id, index, encoded, media_type, width_px, height_px, seed]
+            return ["picture", request_id, index, encoded, media_type, width_px, height_px, seed, covered]
         case Finished(request_id, reason, usage):
             return ["finished", request_id, reason, {name: getattr(usage, name) for name in _USAGE}]
         case Failed(request_id, code, message, retryable):

@@ -110,3 +110,52 @@ def conversation(tenant: str, name: str) -> str:
 def posted(front_end: str, job_id: str) -> str:
     """Which messages of a job a front-end has posted; expires days after the last change."""
     return f"{PREFIX}posted:{front_end}:{job_id}"
+
+
+def promises(front_end: str) -> str:
+    """Sorted set of jobs whose final message is still owed, by the end of their lease; emptied by delivery."""
+    return f"{PREFIX}promises:{front_end}"
+
+
+def promise(front_end: str, job_id: str) -> str:
+    """Where that message belongs and which process delivers it; deleted by delivery, expires in days without one."""
+    return f"{PREFIX}promise:{front_end}:{job_id}"
+
+
+def message_job(tenant: str, channel: str, message: str) -> str:
+    """The job that a front-end's message belongs to; expires as conversations do."""
+    return f"{PREFIX}message_job:{tenant}:{channel}:{message}"
+
+
+def request_record(job_id: str) -> str:
+    """What somebody asked to see, so that buttons work long after the job has expired; expires with its retention."""
+    return f"{PREFIX}request:{job_id}"
+
+
+def recent(platform: str, user: str) -> str:
+    """Sorted set of one person's latest jobs by time; bounded by length, expires with its retention."""
+    return f"{PREFIX}recent:{platform}:{user}"
+
+
+#: After so long a front-end registers its commands again in any case.
+COMMANDS_TTL_S = 30 * 86_400
+
+
+def commands(application: str) -> str:
+    """Digest of the commands that a platform's application has registered; expires."""
+    return f"{PREFIX}commands:{application}"
+
+
+def conversations_of(author: str) -> str:
+    """Set of the conversations in which a person has written; expires after the configured retention."""
+    return f"{PREFIX}conversations_of:{author}"
+
+
+def personal_usage(platform: str, user: str, day: str) -> str:
+    """Hash of what a person has used on a day, wherever that was; expires after weeks."""
+    return f"{PREFIX}personal_usage:{platform}:{user}:{day}"
+
+
+def tenant_config(tenant: str) -> str:
+    """What a tenant's administrators have set, as JSON; one key a tenant, kept until it is reset."""
+    return f"{PREFIX}config:{tenant}"

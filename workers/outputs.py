@@ -52,8 +52,8 @@ class Outputs:
                 self.texts.append(slot.id, text)
             case ["image_progress", _, step, total_steps, preview]:
                 self._progress.note(slot.id, step, total_steps, preview and b64decode(preview))
-            case ["picture", _, index, data, media_type, width_px, height_px, seed]:
-                self.pictures.take(slot, index, data, media_type, (width_px, height_px), seed)
+            case ["picture", _, index, data, media_type, width_px, height_px, seed, covered]:
+                self.pictures.take(slot, index, data, media_type, (width_px, height_px), seed, covered=covered)
                 return False
             case _:
                 return False

@@ -53,7 +53,17 @@ class Pictures:
         self._ring = ring
         self._pictures: dict[str, list[_Picture]] = {}
 
-    def take(self, slot: Slot, index: int, data: str, media_type: str, size_px: tuple[int, int], seed: int) -> None:
+    def take(
+        self,
+        slot: Slot,
+        index: int,
+        data: str,
+        media_type: str,
+        size_px: tuple[int, int],
+        seed: int,
+        *,
+        covered: bool = False,
+    ) -> None:
         """Begin to store what the engine has finished.
 
         Args:
@@ -63,6 +73,7 @@ class Pictures:
             media_type: As in ``ArtifactRef``.
             size_px: Width and height.
             seed: As in ``ArtifactRef``.
+            covered: As in ``ArtifactRef``.
         """
         request = slot.job.request
         artifact = Artifact(base64.b64decode(data), media_type, request.tenant, request.user)
@@ -74,6 +85,7 @@ class Pictures:
                 "height_px": size_px[1],
                 "size_bytes": len(artifact.data),
                 "seed": seed,
+                "covered": covered,
             }
         )
         future = self._submit(self._put, ref.artifact_id, artifact, 0.0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,8 @@ from workers.doorbell import ring
 from workers.errors import ContractError
 
 GROUP = "front-end"
+#: Consumers that have not asked for so long are gone for good.
+CONSUMER_IDLE_S = 86_400.0
 
 _logger = logging.getLogger("palaver.results")
 
@@ -217,6 +220,17 @@ class EventStream:
                 pipeline.xdel(self._stream, *entry_ids)
                 await pipeline.execute()
 
+    async def close(self) -> None:
+        """Leave the group, unless this consumer has events that it did not acknowledge: then they would be lost."""
+        await self._forget_consumers(lambda name, _: name == self._consumer)
+
+    async def _forget_consumers(self, which: Callable[[str, float], bool]) -> None:
+        """Remove consumers without unacknowledged events, chosen by name and idle seconds."""
+        for consumer in await self._redis.xinfo_consumers(self._stream, GROUP):
+            name = consumer["name"].decode()
+            if not consumer["pending"] and which(name, consumer["idle"] / 1000):
+                await self._redis.xgroup_delconsumer(self._stream, GROUP, name)
+
     async def _prepare(self) -> None:
         if not self._ready:
             try:
@@ -224,6 +238,8 @@ class EventStream:
             except ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
+            # Names of processes that were killed.
+            await self._forget_consumers(lambda _, idle_s: idle_s > CONSUMER_IDLE_S)
             self._ready = True
         await self._redis.expire(self._stream, keys.EVENTS_TTL_S)
 

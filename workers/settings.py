@@ -154,6 +154,52 @@ class ArtifactSettings(_Section):
         return self
 
 
+class ModerationSettings(_Section):
+    """What filters prompts, answers and pictures. Passed to ``generation.moderation.factory`` as plain JSON.
+
+    Attributes:
+        strictness: What holds for tenants without a policy of their own.
+        text_model: ``jigsaw-bilstm`` (English), ``none``, or a guard model: hub id or directory.
+        injection_model: ``nanoguard`` or ``none``.
+        image_model: ``nsfwjs-mobilenet-v2``, ``none``, or a Stable Diffusion safety checker: hub id or directory.
+        record_url: SQLAlchemy URL of the record of decisions; SQLite in the data directory by default, ``none`` for
+            no record.
+        secret: What users' names are hashed with and kept texts encrypted with; by default a key in the data directory.
+            Processes on several machines need the same one.
+    """
+
+    strictness: Literal["relaxed", "balanced", "strict"] = "balanced"
+    text_model: str = "jigsaw-bilstm"
+    injection_model: Literal["nanoguard", "none"] = "nanoguard"
+    image_model: str = "nsfwjs-mobilenet-v2"
+    record_url: SecretStr | None = None
+    secret: SecretStr | None = None
+
+
+class ProvenanceSettings(_Section):
+    """How pictures say that a machine drew them. Passed to ``generation.provenance.engine`` as plain JSON.
+
+    Attributes:
+        watermark: Whether the invisible mark is put in.
+        key: Its key; by default one that is known to everybody, so that everybody can tell.
+        visible_label: Text of the visible label, for example ``AI``; empty for none.
+        label_font: Font file of that text, for letters other than Latin ones.
+        certificate_file: PEM chain that signs C2PA content credentials; none are made without.
+        key_file: PEM private key of that certificate.
+        algorithm: ``es256``, ``es384``, ``ps256`` or ``ed25519``, as that key is.
+        producer: Who the metadata says runs the service.
+    """
+
+    watermark: bool = True
+    key: SecretStr | None = None
+    visible_label: str = Field(default="", max_length=40)
+    label_font: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    algorithm: Literal["es256", "es384", "ps256", "ed25519"] = "es256"
+    producer: str = Field(default="Palaver", min_length=1, max_length=80)
+
+
 class WorkerSettings(_Section):
     """How a worker takes and keeps jobs.
 

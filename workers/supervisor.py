@@ -41,6 +41,8 @@ from workers.settings import (
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
+    ModerationSettings,
+    ProvenanceSettings,
     RedisSettings,
     WorkerSettings,
 )
@@ -109,6 +111,8 @@ def worker_configs(
     chat: ChatModelSettings,
     image: ImageModelSettings,
     artifacts: ArtifactSettings,
+    moderation: ModerationSettings,
+    provenance: ProvenanceSettings,
     log_level: str = "WARNING",
 ) -> list[WorkerConfig]:
     """One configuration for each kind and device.
@@ -123,12 +127,18 @@ def worker_configs(
         chat: Which chat model.
         image: Which image model.
         artifacts: Where pictures lie.
+        moderation: What filters prompts, answers and pictures.
+        provenance: How pictures are marked.
         log_level: Of the children.
 
     Raises:
         SettingsError: No such device.
     """
     models: dict[Kind, ChatModelSettings | ImageModelSettings] = {"chat": chat, "image": image}
+    around: dict[Kind, dict[str, Any]] = {
+        "chat": {"moderation": moderation.model_dump()},
+        "image": {"moderation": moderation.model_dump(), "provenance": provenance.model_dump()},
+    }
     return [
         WorkerConfig(
             kind=kind,
@@ -139,7 +149,7 @@ def worker_configs(
             worker=worker,
             artifacts=artifacts,
             factory=FACTORIES[kind],
-            options=reveal({**models[kind].model_dump(), "data_dir": data_dir, "device": device}),
+            options=reveal({**models[kind].model_dump(), "data_dir": data_dir, "device": device, **around[kind]}),
             log_level=log_level.upper(),
         )
         for kind in kinds

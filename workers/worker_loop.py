@@ -12,6 +12,7 @@ import math
 import select
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import redis
 from redis.client import Pipeline
@@ -19,7 +20,7 @@ from rq.suspension import WORKERS_SUSPENDED
 
 from workers.artifacts import ArtifactStore
 from workers.attachments import Unfetchable
-from workers.contract import Failure
+from workers.contract import Failure, Request
 from workers.engine_channel import Message
 from workers.engine_handle import EngineHandle
 from workers.errors import ArtifactStoreError, EngineStartError, WorkersError
@@ -253,7 +254,8 @@ class WorkerLoop:
         now_s = time.monotonic()
         requests = []
         for slot in self.slots.runnable():
-            timeout_s = slot.job.request.timeout_s
+            request = slot.job.request
+            timeout_s = request.timeout_s
             match self._outputs.attachments.body(slot):
                 case None:
                     continue
@@ -262,7 +264,7 @@ class WorkerLoop:
                 case body:
                     self._outputs.attachments.forget(slot.id)
                     slot.deadline_at = now_s + timeout_s + DEADLINE_GRACE_S
-                    requests.append((slot.id, body, timeout_s))
+                    requests.append((slot.id, {**body, "origin": origin(request)}, timeout_s))
         self._engine.submit(requests)
 
     # Ends
@@ -407,3 +409,9 @@ class WorkerLoop:
                 self._settle()
             except redis.RedisError:
                 time.sleep(REDIS_RETRY_S)
+
+
+def origin(request: Request) -> dict[str, Any]:
+    """What the engine process is told of whose request it is."""
+    policy = request.policy.model_dump(mode="json", exclude_defaults=True) if request.policy else None
+    return {"job_id": request.job_id, "tenant": request.tenant, "user": request.user, "policy": policy}

@@ -28,11 +28,12 @@ def command() -> None:
     console = Console()
     with running_stack(configured, keep=False), asyncio.Runner() as runner:
         runner.run(tour(configured, console))
-        if up_wants.installed("image"):
+        missing = up_wants.missing(configured, "image")
+        if missing:
+            console.print(f"\n{missing}", markup=False, highlight=False, soft_wrap=True)
+        else:
             with running_stack(configured, keep=False, kinds=("image",)):
                 runner.run(exhibit(configured, console))
-        else:
-            console.print("\nPictures need another part: pip install 'palaver[worker,image]'.", markup=False)
         if sys.stdin.isatty() and console.is_terminal:
             console.print("\nNow it is your turn.")
             converse(configured, Asker("terminal", local_user()), ChatOptions(), None, runner)

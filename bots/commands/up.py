@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from bots import log, settings, up_wants
+from bots.settings import Settings
 from bots.up_lock import Users, only_one, set_keep
 from workers import embedded_redis, redis_connection
 from workers.contract import Kind
@@ -51,7 +52,9 @@ def command(while_used: bool) -> int:
         if not while_used:
             set_keep(configured.data_dir, keep=True)
         unused = Users(configured.data_dir).gone
-        programs = [_worker(configured.data_dir, kind, while_used) for kind in up_wants.KINDS]
+        programs = [_worker(configured, kind, while_used) for kind in up_wants.KINDS]
+        if not while_used:
+            programs += _front_ends(configured)
         tree = Tree(programs, unused, stop_deadline_s=configured.worker.drain_s + _STOP_MARGIN_S)
         try:
             return tree.run()
@@ -60,19 +63,41 @@ def command(while_used: bool) -> int:
                 up_wants.forget(configured.data_dir, kind)
 
 
-def _worker(data_dir: Path, kind: Kind, while_used: bool) -> Program:
+def _worker(settings: Settings, kind: Kind, while_used: bool) -> Program:
     """The worker of a kind: always there, as far as it is installed; in a tree for its users' sake, if one wants it.
 
     Chat goes on where pictures cannot be drawn.
     """
-    demand = _Demand(data_dir, kind, always=not while_used and up_wants.installed(kind))
-    failure_file = up_wants.failure_file(data_dir, kind)
+    demand = _Demand(settings.data_dir, kind, always=not while_used and not up_wants.missing(settings, kind))
+    failure_file = up_wants.failure_file(settings.data_dir, kind)
     return Program(
         f"{kind} worker",
         ("worker", "--kinds", kind, "--devices", "auto", "--failure-file", str(failure_file)),
         wanted=demand,
         essential=kind == "chat" and not while_used,
         given_up=demand.give_up,
+    )
+
+
+def _front_ends(configured: settings.Settings) -> list[Program]:
+    """The front-ends whose tokens are configured. One that is refused says why and leaves the rest running."""
+    slack = configured.slack
+    programs = []
+    if configured.discord.token is not None:
+        programs.append(_front_end("Discord front-end", "discord"))
+    if slack.bot_tokens and (slack.socket_token or slack.secret):
+        programs.append(_front_end("Slack front-end", "slack", *([] if slack.socket_token else ["--http"])))
+    return programs
+
+
+def _front_end(name: str, *arguments: str) -> Program:
+    refused: list[bool] = []
+    return Program(
+        name,
+        arguments,
+        wanted=lambda: not refused,
+        essential=False,
+        given_up=lambda: refused.append(True),
     )
 
 

@@ -69,6 +69,8 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
                 chat=configured.chat,
                 image=configured.image,
                 artifacts=configured.artifacts,
+                moderation=configured.moderation,
+                provenance=configured.provenance,
                 log_level=configured.log_level,
             )
         ).run()

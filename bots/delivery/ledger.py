@@ -69,12 +69,17 @@ class Ledger:
         """Record the id of a message right after it was posted."""
         await self._set(job_id, str(index), message_id)
 
-    async def messages(self, job_id: str) -> list[str | None]:
-        """Ids of a job's messages in order; None where only a reservation is known."""
+    async def places(self, job_id: str) -> dict[int, str | None]:
+        """Ids of a job's messages by their index; None where only a reservation is known."""
         with mapped_errors(self._redis):
             fields = cast(dict[bytes, bytes], await self._redis.hgetall(keys.posted(self._front_end, job_id)))
         places = sorted((int(name), value) for name, value in fields.items() if name.isdigit())
-        return [value.decode() or None for _, value in places]
+        return {index: value.decode() or None for index, value in places}
+
+    async def deleted(self, job_id: str, index: int) -> None:
+        """Record that a message is no more."""
+        with mapped_errors(self._redis):
+            await self._redis.hdel(keys.posted(self._front_end, job_id), str(index))
 
     async def finish(self, job_id: str) -> None:
         """Record that the final state is shown: a terminal event that comes again is only acknowledged."""

@@ -39,12 +39,14 @@ class Part:
         start: Where the stretch begins in the source, in characters.
         end: Where it ends; the next stretch begins there.
         fence: The code block that is open there.
+        closing_chars: How many characters at the end of ``text`` close that block.
     """
 
     text: str
     start: int
     end: int
     fence: Fence | None = None
+    closing_chars: int = 0
 
 
 def split(text: str, limit: int, measure: Measure = len, before: Sequence[Part] = ()) -> list[Part]:
@@ -72,7 +74,7 @@ def split(text: str, limit: int, measure: Measure = len, before: Sequence[Part] 
         boundary = _read(text, start, fence, limit, measure)
         message = _render(text[start : boundary.at], fence, boundary)
         if message.strip():
-            parts.append(Part(message, start, boundary.at, boundary.fence))
+            parts.append(Part(message, start, boundary.at, boundary.fence, len(boundary.suffix)))
         start, fence = boundary.at, boundary.fence
     return parts
 

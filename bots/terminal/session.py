@@ -16,6 +16,7 @@ import redis
 from bots.connection import client_of
 from bots.conversation import Conversations, History
 from bots.image_prompt import ImagePrompt
+from bots.moderation import LateRecord, moderation_of
 from bots.service import ChatService, Prompt
 from bots.settings import Settings
 from bots.terminal.answer import Answer
@@ -69,7 +70,8 @@ class Session:
         self.conversation = secrets.token_hex(8)
         self._client = client_of(settings)
         self._conversations = Conversations(self._client.connection, settings.conversation)
-        self._service = ChatService(self._client, self._conversations)
+        rules = [moderation_of(settings, LateRecord(settings))]
+        self._service = ChatService(self._client, self._conversations, rules)
 
     def beside(self, asker: Asker) -> Session:
         """Somebody else's conversation on the same connections; only the first one is closed."""

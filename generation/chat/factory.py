@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from generation.chat.config import ChatConfig
+from generation.moderation.factory import moderated
 from generation.types import ChatRequest, Engine
 
 
 def build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine[ChatRequest]:
-    """Start the engine that the options ask for.
+    """Start the engine that the options ask for, with moderation around it if they have some.
 
     Args:
-        options: Fields of ``ChatConfig``, as plain JSON.
+        options: Fields of ``ChatConfig``, as plain JSON, and under ``moderation`` those of ``ModerationConfig``.
         progress: Told what is being done, and which share of it is done (0 to 1) where that is known.
 
     Raises:
         GenerationError: An option is wrong, or the model cannot be had, loaded or reached.
     """
+    return moderated(_build, options, progress)
+
+
+def _build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine[ChatRequest]:
     config = ChatConfig.from_options(options)
     if config.backend == "openai":
         from generation.chat.openai_backend import OpenAIBackend  # needs no torch

@@ -14,6 +14,8 @@ from generation.errors import ModelError
 
 #: What settings and commands call the model that ships with the product.
 EMBEDDED_MODEL = "palaver-icons"
+#: Where it lies.
+EMBEDDED_DIR = Path(__file__).resolve().parent / "embedded"
 
 
 @dataclass(frozen=True, slots=True)

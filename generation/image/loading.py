@@ -14,8 +14,8 @@ from generation import catalog, torch_devices
 from generation.catalog import PullProgress
 from generation.errors import ModelError
 from generation.image.conditioning import TextConditioner
-from generation.image.config import EMBEDDED_MODEL, ImageConfig
-from generation.image.families.embedded import EMBEDDED_DIR, PIPELINE, EmbeddedFamily, TextEncoder, load_embedded
+from generation.image.config import EMBEDDED_DIR, EMBEDDED_MODEL, ImageConfig
+from generation.image.families.embedded import PIPELINE, EmbeddedFamily, TextEncoder, load_embedded
 from generation.image.family import Family
 from generation.image.loras import add_loras
 from generation.image.pipelines import adapted, load_pipeline, read_index

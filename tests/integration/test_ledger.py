@@ -46,8 +46,8 @@ async def test_messages_come_in_order(async_redis):
         await ledger.posted("t__1", index, f"m{index}")
     await ledger.reserve("t__1", 11)
     await ledger.finish("t__1")
-    assert await ledger.messages("t__1") == ["m0", "m1", "m2", "m10", None]
-    assert await ledger.messages("t__2") == []
+    assert await ledger.places("t__1") == {0: "m0", 1: "m1", 2: "m2", 10: "m10", 11: None}
+    assert await ledger.places("t__2") == {}
 
 
 async def test_a_shown_end_is_remembered_until_it_expires(async_redis):

@@ -110,7 +110,7 @@ def test_server_killed_and_restarted(restartable_server: ValkeyProcess) -> None:
     with redis.Redis.from_url(restartable_server.url) as client:
         queue = fair_queue(client)
         ids = [ask(queue, f"k{i}", f"t{i % 3}", tokens=60) for i in range(12)]
-        with supervisor(config(restartable_server.url, step_s=0.02)):
+        with supervisor(config(restartable_server.url, worker={"lease_s": 20}, step_s=0.02)):  # outlasts the outage
             wait_until(lambda: speaking(client))
             restartable_server.kill9()
             time.sleep(1.0)  # answers end meanwhile

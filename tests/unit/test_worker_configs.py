@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from generation.chat.config import ChatConfig
+from generation.moderation.config import ModerationConfig
 from workers.contract import Kind
 from workers.errors import SettingsError
 from workers.settings import (
@@ -14,6 +15,8 @@ from workers.settings import (
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
+    ModerationSettings,
+    ProvenanceSettings,
     RedisSettings,
     WorkerSettings,
 )
@@ -36,6 +39,8 @@ def configs(
         chat=chat or ChatModelSettings(),
         image=ImageModelSettings(),
         artifacts=ArtifactSettings(store="disk"),
+        moderation=ModerationSettings(secret=SecretStr("hush")),
+        provenance=ProvenanceSettings(visible_label="AI"),
     )
 
 
@@ -47,7 +52,9 @@ def test_one_for_each_device() -> None:
 
 def test_the_engine_understands_its_options() -> None:
     (config,) = configs("cpu", ChatModelSettings(slots=3))
-    understood = ChatConfig.from_options(config.options)
+    own = {name: value for name, value in config.options.items() if name != "moderation"}
+    understood = ChatConfig.from_options(own)
+    assert ModerationConfig.from_options(config.options["moderation"]).secret == "hush"  # type: ignore[arg-type]
     assert understood.slots == 3
     assert understood.device == "cpu"
     assert understood.data_dir == Path("/data")
@@ -58,7 +65,7 @@ def test_each_kind_has_its_own_model_and_limits() -> None:
     assert (chat.kind, image.kind) == ("chat", "image")
     assert image.name == "image-cpu"
     assert (image.limits.user_in_flight, image.artifacts.store) == (2, "disk")
-    assert set(image.options) == {*ImageModelSettings.model_fields, "data_dir"}
+    assert set(image.options) == {*ImageModelSettings.model_fields, "data_dir", "moderation", "provenance"}
 
 
 def test_a_remote_model_gets_one_worker_and_its_key_arrives() -> None:

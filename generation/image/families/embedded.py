@@ -21,8 +21,6 @@ _LOG = logging.getLogger("palaver.image.embedded")
 
 #: Class that ``model_index.json`` of such a model names.
 PIPELINE = "PalaverIconPipeline"
-#: Where the model that ships with the product lies.
-EMBEDDED_DIR = Path(__file__).resolve().parents[1] / "embedded"
 #: A picture as it is drawn is small: it is shown enlarged by this.
 _SHOWN_ENLARGEMENT = 4
 _LARGEST_ENLARGEMENT = 16

@@ -1,0 +1,101 @@
+"""From what a job tells to what its messages show."""
+
+from __future__ import annotations
+
+from bots.delivery import wording
+from bots.delivery.buttons import Action, Button
+from bots.delivery.content import Picture, View
+from bots.delivery.splitting import Measure, Part, split
+from bots.image_prompt import ImagePrompt
+from bots.service import Enhanced, Update
+from workers.client import Ended, ImageProgress, Queued, Restarted, TextDelta
+from workers.contract import Event
+
+#: Ends like what previews are; platforms tell by the content.
+PREVIEW_NAME = "preview.webp"
+
+
+class Page:
+    """An answer as it stands.
+
+    Args:
+        job_id: Whose.
+        limit: Longest message, in the unit of ``measure``.
+        measure: How the platform counts.
+        asked: What was asked to be drawn; None for a conversation.
+    """
+
+    def __init__(self, job_id: str, limit: int, measure: Measure, asked: ImagePrompt | None = None) -> None:
+        self._job_id = job_id
+        self._asked = asked
+        self._preview: tuple[Picture, ...] = ()
+        self._stop = Button("stop", job_id)
+        self._limit = limit
+        self._measure = measure
+        self._text = ""
+        self._parts: list[Part] = []
+        self._status = wording.BEGINNING
+        self.event: Event | None = None
+        self.pictures: tuple[Picture, ...] = ()
+
+    def take(self, update: Update) -> None:
+        """Apply what ``follow`` told."""
+        match update:
+            case Queued():
+                self._status = wording.waiting(update)
+            case TextDelta(text):
+                self._text += text
+                self._parts = split(self._text, self._limit, self._measure, self._parts)
+            case ImageProgress(step, total_steps, preview):
+                self._status = wording.drawing(step, total_steps)
+                if preview is not None:
+                    self._preview = (Picture(PREVIEW_NAME, preview, wording.PREVIEW_ALT),)
+            case Enhanced():
+                self._status = wording.BEGINNING
+            case Restarted():
+                self._restart()
+            case Ended(event):
+                self.event = event
+
+    def views(self) -> list[View]:
+        """The messages, the first of them always there."""
+        if self.event is not None:
+            return self._final(self.event)
+        if not self._parts:
+            return [View(self._status, self._preview, (self._stop,), waiting=True)]
+        *full, last = self._parts
+        growing = View(last.text, buttons=(self._stop,), closing_chars=last.closing_chars)
+        return [*(View(part.text, complete=True) for part in full), growing]
+
+    def notice(self, text: str) -> list[View]:
+        """The final messages of a job that has no end of its own, below what it has written."""
+        return self._ended(text)
+
+    def _restart(self) -> None:
+        self._text, self._parts, self._preview = "", [], ()
+        self._status = wording.BEGINNING
+
+    def _final(self, event: Event) -> list[View]:
+        if event.type == "finished" and self._asked is not None:
+            return [self._drawn(event, self._asked)]
+        return self._ended(wording.ending(event, bool(self._parts)))
+
+    def _drawn(self, event: Event, asked: ImagePrompt) -> View:
+        text = wording.drawn(event, asked, len(self.pictures))
+        return View(text, self.pictures, image_buttons(self._job_id, len(self.pictures)), complete=True)
+
+    def _ended(self, note: str | None) -> list[View]:
+        text, parts = self._text, self._parts
+        if note is not None:
+            text = f"{text.rstrip()}\n\n{note}" if parts else note
+            parts = split(text, self._limit, self._measure)
+        return [View(part.text, complete=True) for part in parts]
+
+
+def image_buttons(job_id: str, count: int) -> tuple[Button, ...]:
+    """What can be done with finished pictures: with each of them, and with all."""
+    each = [Button("vary", job_id, index) for index in range(count)]
+    each += [Button("upscale", job_id, index) for index in range(count)]
+    more: tuple[Action, ...] = ("more",) if count else ()
+    actions: tuple[Action, ...] = ("reroll", *more, "edit", "prompt", "delete")
+    return (*each, *(Button(action, job_id) for action in actions))

@@ -1,0 +1,176 @@
+"""Where prompts are taken: acknowledge, make a prompt, hand it over, and tell at once what is not taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+
+import discord
+
+from bots.conversation import Conversations
+from bots.delivery import wording
+from bots.delivery.dispatch import Dispatch
+from bots.discord_bot import handles
+from bots.discord_bot.attachments import Attachments
+from bots.image_prompt import ImagePrompt
+from bots.request_records import RequestRecords
+from bots.service import ChatService, Prompt
+from bots.tenant_config import TenantConfigs
+from bots.tenant_rules import TenantRules, Whence
+from workers.client import Client
+from workers.contract import ReplyTo, tenant_of
+from workers.errors import WorkersError
+
+MakePrompt = Callable[[ReplyTo], Awaitable[Prompt | ImagePrompt]]
+
+_ALREADY_ACKNOWLEDGED = 40060
+_LONGEST_CHARS = 1_900
+
+_log = logging.getLogger("palaver.discord")
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What commands, messages and buttons work with.
+
+    Attributes:
+        front_end: Name of the events' stream.
+        client: The queue.
+        service: The road to it.
+        dispatch: Deliveries.
+        conversations: Histories.
+        records: What was asked to be drawn.
+        attachments: Fetches files.
+        rules: What tenants have configured.
+        configs: The same, to look at.
+    """
+
+    front_end: str
+    client: Client
+    service: ChatService
+    dispatch: Dispatch
+    conversations: Conversations
+    records: RequestRecords
+    attachments: Attachments
+    rules: TenantRules
+    configs: TenantConfigs
+
+    async def take(self, interaction: discord.Interaction, make: MakePrompt, private: bool = False) -> None:
+        """Answer a command or a button with a job.
+
+        Args:
+            interaction: Not yet acknowledged.
+            make: Makes the prompt of where its answer goes.
+            private: Whether only the user may see the answer.
+        """
+        message_id = await acknowledge(interaction, private)
+        if message_id is None:
+            return
+        handle = replace(handles.of_interaction(interaction, private), message=message_id)
+        try:
+            prompt = await make(handle.reply_to(self.front_end))
+            await self.dispatch.ask(await self.rules.apply(prompt, whence(interaction)))
+        except WorkersError as error:
+            _log.info("interaction %d is not taken: %s", interaction.id, error.code)
+            await replace_with_notice(interaction, wording.refusal(error))
+
+    async def delete_pictures(self, job_id: str) -> None:
+        """Delete the pictures of a job for good; whoever asks has been found to be allowed to."""
+        event = await self.client.ended(job_id)
+        for image in event.images if event else ():
+            await self.client.delete_artifact(image.artifact_id, tenant=tenant_of(job_id), user="", moderator=True)
+
+    async def answer(
+        self, message: discord.Message, handle: handles.Handle, make: Callable[[ReplyTo], Awaitable[Prompt]]
+    ) -> None:
+        """Answer a message with a job.
+
+        Args:
+            message: What is answered.
+            handle: Where.
+            make: Makes the prompt of where its answer goes.
+        """
+        typing = asyncio.create_task(_type(message.channel))  # a sign of life that needs no Redis
+        try:
+            prompt = await make(handle.reply_to(self.front_end))
+            await self.dispatch.ask(await self.rules.apply(prompt, whence_message(message)))
+        except WorkersError as error:
+            _log.info("message %d is not taken: %s", message.id, error.code)
+            await reply(message, wording.refusal(error))
+        finally:
+            await typing
+
+
+async def _type(channel: discord.abc.Messageable) -> None:
+    with contextlib.suppress(discord.HTTPException, discord.RateLimited):
+        await channel.typing()
+
+
+async def acknowledge(interaction: discord.Interaction, private: bool) -> str | None:
+    """Show that something comes.
+
+    Returns:
+        Id of the message in which it will; None if this is not the first who answers, or Discord waited too long.
+    """
+    try:
+        response = await interaction.response.defer(thinking=True, ephemeral=private)
+    except discord.HTTPException as error:
+        if error.code != _ALREADY_ACKNOWLEDGED:
+            _log.warning("interaction %d cannot be acknowledged: code %d", interaction.id, error.code)
+        return None
+    return str(response.message_id or "") if response is not None else ""
+
+
+async def replace_with_notice(interaction: discord.Interaction, text: str) -> None:
+    """Take back the acknowledgement that everybody sees, and tell the user alone."""
+    try:
+        await interaction.delete_original_response()
+        await interaction.followup.send(text[:_LONGEST_CHARS], ephemeral=True)
+    except discord.HTTPException as error:
+        _log.info("interaction %d: its notice cannot be shown: code %d", interaction.id, error.code)
+
+
+async def whisper(interaction: discord.Interaction, text: str) -> None:
+    """Tell the user alone, whether acknowledged before or not."""
+    try:
+        if interaction.response.is_done():
+            await interaction.followup.send(text[:_LONGEST_CHARS], ephemeral=True)
+        else:
+            await interaction.response.send_message(text[:_LONGEST_CHARS], ephemeral=True)
+    except discord.HTTPException as error:
+        _log.info("interaction %d: its notice cannot be shown: code %d", interaction.id, error.code)
+
+
+async def reply(message: discord.Message, text: str) -> None:
+    """Reply to a message, once however often this is called for it."""
+    try:
+        await message.reply(text[:_LONGEST_CHARS], nonce=f"notice-{message.id}"[:25])
+    except discord.HTTPException as error:
+        _log.info("message %d: its notice cannot be shown: code %d", message.id, error.code)
+
+
+def whence(interaction: discord.Interaction) -> Whence:
+    """Where a command or a press comes from."""
+    roles = [role.id for role in interaction.user.roles] if isinstance(interaction.user, discord.Member) else []
+    return _whence(interaction.channel, interaction.channel_id, roles, interaction.permissions.manage_guild)
+
+
+def whence_message(message: discord.Message) -> Whence:
+    """Where a message comes from."""
+    roles = [role.id for role in message.author.roles] if isinstance(message.author, discord.Member) else []
+    return _whence(message.channel, message.channel.id, roles, administers=False)
+
+
+def _whence(channel: object, channel_id: int | None, roles: Iterable[int], administers: bool) -> Whence:
+    parent = channel.parent_id if isinstance(channel, discord.Thread) else None
+    channels = [str(each) for each in (channel_id, parent) if each is not None]
+    nsfw = isinstance(channel, discord.TextChannel | discord.Thread | discord.VoiceChannel) and channel.is_nsfw()
+    return Whence(channels, [str(role) for role in roles], nsfw, administers)
+
+
+def is_moderator(interaction: discord.Interaction) -> bool:
+    """Whether the user may act on others' jobs there."""
+    return interaction.guild_id is not None and interaction.permissions.manage_messages

@@ -1,0 +1,98 @@
+"""What is kept about a person: exported and deleted on that person's wish, whatever front-end it came through."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bots.conversation import Conversations
+from bots.moderation import LateRecord
+from bots.request_records import RequestRecords
+from bots.usage import UsageRecords
+from workers.client import Client
+
+#: Most image prompts that an export lists: all that are indexed.
+_RECORDS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What has been deleted.
+
+    Attributes:
+        turns: Questions, with their answers.
+        records: Image prompts.
+    """
+
+    turns: int
+    records: int
+
+
+class Privacy:
+    """Exports and deletes.
+
+    Args:
+        conversations: Histories.
+        records: Image prompts.
+        usage: Sums.
+        client: The queue, where finished pictures are.
+        decisions: What moderation decided; None where it keeps nothing.
+    """
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        records: RequestRecords,
+        usage: UsageRecords,
+        client: Client,
+        decisions: LateRecord | None = None,
+    ) -> None:
+        self._client = client
+        self._decisions = decisions
+        self._conversations = conversations
+        self._records = records
+        self._usage = usage
+
+    async def export(self, platform: str, tenant: str | None, user: str) -> dict[str, Any]:
+        """Everything that is kept about a person in a tenant, or with None in all of them, as plain data."""
+        author = f"{platform}:{user}"
+        conversations = []
+        for owner, name in await self._conversations.of_author(author):
+            if tenant in (None, owner):
+                turns = await self._conversations.turns_of(owner, name, author)
+                said = [{"question": turn.question, "answer": turn.answer} for turn in turns]
+                conversations.append({"conversation": name, "turns": said})
+        recent = await self._records.recent(platform, user, _RECORDS)
+        pictures = [
+            {
+                "id": each.job_id,
+                "prompt": each.text,
+                "negative": each.negative_text,
+                "options": each.options.model_dump(),
+            }
+            for each in recent
+            if tenant in (None, each.tenant)
+        ]
+        used = asdict(await self._usage.lately(platform, user))
+        return {"conversations": conversations, "pictures": pictures, "usage_of_30_days": used}
+
+    async def delete(self, platform: str, tenant: str | None, user: str) -> Deleted:
+        """Delete everything that is kept about a person in a tenant, or with None in all of them."""
+        author, turns, elsewhere = f"{platform}:{user}", 0, False
+        for owner, name in await self._conversations.of_author(author):
+            if tenant in (None, owner):
+                turns += await self._conversations.forget_author(owner, name, author)
+            else:
+                elsewhere = True
+        if not elsewhere:
+            await self._conversations.forget_index(author)
+        for prompt in await self._records.recent(platform, user, _RECORDS):
+            event = await self._client.ended(prompt.job_id)
+            for image in event.images if event else ():
+                await self._client.delete_artifact(image.artifact_id, tenant=prompt.tenant, user=user)
+        records = await self._records.forget_user(platform, user)
+        await self._usage.forget(platform, user)
+        if self._decisions is not None:
+            await asyncio.to_thread(self._decisions.forget_user, tenant, user)
+        return Deleted(turns, records)

@@ -1,0 +1,99 @@
+"""Files that people attach: text that the model is to read. Fetched from the platform alone, small ones alone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from bots.slack_bot.origin import Origin
+from bots.slack_bot.workspaces import Workspace, proxy_for
+
+_MOST_FILES = 5
+_TEXT_TYPES = frozenset(
+    {
+        "application/json", "application/toml", "application/x-sh", "application/x-yaml", "application/xml",
+        "application/yaml", "application/javascript", "application/sql", "application/x-python",
+    }
+)  # fmt: skip
+_TIMEOUT_S = 10
+
+_log = logging.getLogger("palaver.slack")
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What came of a message's files.
+
+    Attributes:
+        text: To put below the question; empty without files.
+        refused: For the user: which files are not read, and why.
+    """
+
+    text: str = ""
+    refused: tuple[str, ...] = ()
+
+
+class Files:
+    """Reads attached files.
+
+    Args:
+        session: Shared connections.
+        origin: Whose addresses are fetched.
+        max_bytes: Of one file.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, origin: Origin, max_bytes: int) -> None:
+        self._session = session
+        self._origin = origin
+        self._max_bytes = max_bytes
+
+    async def read(self, workspace: Workspace, files: list[dict[str, Any]]) -> Attached:
+        """Fetch the texts among a message's files.
+
+        Args:
+            workspace: Whose token may be shown to the platform.
+            files: As they appear in the message.
+        """
+        texts, refused = [], []
+        for number, file in enumerate(files):
+            name = str(file.get("name") or "a file")[:80]
+            reason = "only the first five files are read" if number >= _MOST_FILES else self._unwanted(file)
+            text = None if reason else await self._fetch(workspace, str(file.get("url_private_download", "")))
+            if text is None:
+                refused.append(f"{name}: {reason or 'it could not be fetched as text'}")
+            else:
+                texts.append(f"\n\nFile {name}:\n```\n{text.strip()}\n```")
+        return Attached("".join(texts), tuple(refused))
+
+    def _unwanted(self, file: dict[str, Any]) -> str | None:
+        media_type = str(file.get("mimetype", "")).partition(";")[0].lower()
+        if not (media_type.startswith("text/") or media_type in _TEXT_TYPES):
+            return "only text files are read"
+        if int(file.get("size") or 0) > self._max_bytes:
+            return f"it is larger than {self._max_bytes // 1000} kB"
+        if not self._origin.owns(str(file.get("url_private_download", ""))):
+            return "it does not lie in Slack"
+        return None
+
+    async def _fetch(self, workspace: Workspace, url: str) -> str | None:
+        headers = {"Authorization": f"Bearer {workspace.client.token}"}
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        try:
+            # No redirects: the token would go along to wherever they lead.
+            async with self._session.get(
+                url, headers=headers, allow_redirects=False, timeout=timeout, proxy=proxy_for(url)
+            ) as response:
+                if response.status != 200 or response.content_type == "text/html":
+                    return None
+                data = b""
+                async for chunk in response.content.iter_chunked(65_536):
+                    data += chunk
+                    if len(data) > self._max_bytes:
+                        return None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            _log.info("a file was not fetched: %s", type(error).__name__)
+            return None
+        return None if b"\0" in data else data.decode("utf-8", errors="replace")

@@ -1,0 +1,110 @@
+"""Between an event and its acknowledgement: the work gets a moment to become durable, then the platform is answered.
+
+The platform repeats an event that is not acknowledged within three seconds, and a killed process acknowledges none. So
+an acknowledgement waits until the prompt is promised, in the usual case a few milliseconds. When Redis is slow or away,
+it does not wait longer than a fraction of a second: the work goes on behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from bots.delivery import wording
+from bots.delivery.dispatch import Dispatch
+from bots.image_prompt import ImagePrompt
+from bots.service import Prompt
+from bots.tenant_rules import TenantRules, Whence
+from workers.errors import ContractError, RedisUnavailableError, RefusedError
+
+#: The platform's deadline is 3 s; a loaded machine needs the rest.
+ACK_WITHIN_S = 0.6
+#: Between attempts to reach Redis, before somebody is told that it is away.
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+_TOLD_KEPT = 4_096
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger("palaver.slack")
+
+Tell = Callable[[str], Awaitable[None]]
+
+
+class Intake:
+    """The work that events have begun.
+
+    Args:
+        dispatch: Where prompts go.
+        rules: What workspaces have decided.
+    """
+
+    def __init__(self, dispatch: Dispatch, rules: TenantRules) -> None:
+        self._dispatch = dispatch
+        self._rules = rules
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._told: OrderedDict[str, None] = OrderedDict()
+
+    async def begin(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Begin something and return when it is done, or when the platform cannot be kept waiting any longer.
+
+        Args:
+            work: What to do; its errors are logged.
+            what: For the log.
+        """
+        task = asyncio.create_task(work, name=what)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        await asyncio.wait({task}, timeout=ACK_WITHIN_S)
+        return task
+
+    async def patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do something that needs Redis, however often it must be asked.
+
+        Raises:
+            RedisUnavailableError: It stayed away.
+        """
+        for pause_s in _PAUSES_S:
+            try:
+                return await work()
+            except RedisUnavailableError:
+                await asyncio.sleep(pause_s)
+        return await work()
+
+    async def ask(self, prompt: Prompt | ImagePrompt, tell: Tell) -> None:
+        """Hand a prompt on, however often Redis must be asked.
+
+        Args:
+            prompt: What somebody wants.
+            tell: Tells that person privately why not.
+        """
+        try:
+            await self.patiently(lambda: self._hand_on(prompt))
+        except (RefusedError, ContractError, RedisUnavailableError) as error:
+            await self.tell_once(prompt.job_id, wording.refusal(error), tell)
+
+    async def _hand_on(self, prompt: Prompt | ImagePrompt) -> bool:
+        """Hand a prompt on as its workspace wants it."""
+        return await self._dispatch.ask(await self._rules.apply(prompt, Whence(channels=(prompt.channel,))))
+
+    async def close(self) -> None:
+        """Give up what is not promised yet."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def tell_once(self, about: str, what: str, tell: Tell) -> None:
+        """Tell somebody something, once for events that come twice."""
+        if about in self._told:
+            return
+        self._told[about] = None
+        while len(self._told) > _TOLD_KEPT:
+            self._told.popitem(last=False)
+        await tell(what)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s failed: %s", task.get_name(), type(error).__name__, exc_info=error)

@@ -1,0 +1,168 @@
+"""Personal data and secrets in a text: found by their form, and by their check digits where they have some."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from generation.moderation.expressions import compiled_pattern
+from generation.moderation.types import Category, Span
+
+_DIGITS_BEFORE = re.compile(r"[0-9][ -]?$")
+_DIGITS_AFTER = re.compile(r"[ -]?[0-9]")
+_CHINESE_ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+def luhn(text: str) -> bool:
+    """Whether the digits of a text have a right check digit. Source: ISO/IEC 7812-1, annex B."""
+    digits = [int(character) for character in text if character.isdigit()]
+    if not 13 <= len(digits) <= 19 or len(set(digits)) == 1:
+        return False
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def iban(text: str) -> bool:
+    """Whether an IBAN has right check digits. Source: ISO 13616, ISO 7064 (mod 97-10)."""
+    compact = "".join(text.split()).upper()
+    if not 15 <= len(compact) <= 34:
+        return False
+    turned = compact[4:] + compact[:4]
+    return int("".join(str(int(character, 36)) for character in turned)) % 97 == 1
+
+
+def chinese_id(text: str) -> bool:
+    """Whether a Chinese identity number has a right date and check digit. Source: GB 11643-1999."""
+    month, day = int(text[10:12]), int(text[12:14])
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return False
+    total = sum(int(digit) * weight for digit, weight in zip(text[:17], _CHINESE_ID_WEIGHTS, strict=True))
+    return "10x98765432"[total % 11] == text[17].lower()
+
+
+def ip_address(text: str) -> bool:
+    """Whether it is an address that tells something: not a private, a loopback or a documentation one."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return address.is_global
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One kind of datum.
+
+    Args:
+        name: What its mask says.
+        category: What it counts as.
+        pattern: RE2; a group named ``datum`` is the part that is hidden, else all of it.
+        holds: Whether a match is one.
+        hint: Characters of which one must be in the text, so that most texts cost nothing.
+        alone: Whether groups of digits beside it make it part of some other number.
+    """
+
+    name: str
+    category: Category
+    pattern: str
+    holds: Callable[[str], bool] = _always
+    hint: str = "0123456789"
+    alone: bool = False
+
+
+_KINDS = (
+    _Kind("private key", Category.SECRETS, r"-----begin [a-z ]*private key-----[^-]*(?:-----end[^-]*-----)?", hint="-"),
+    _Kind(
+        "API key",
+        Category.SECRETS,
+        r"\b(?:akia[0-9a-z]{16}|gh[pousr]_[0-9a-z]{36,}|github_pat_[0-9a-z_]{22,}|glpat-[0-9a-z_-]{20,}"
+        r"|xox[abeprs]-[0-9a-z-]{10,}|xapp-[0-9]-[0-9a-z-]{10,}|sk-(?:proj-|ant-|or-)?[0-9a-z_-]{20,}"
+        r"|aiza[0-9a-z_-]{35}|hf_[a-z]{30,}|npm_[0-9a-z]{36}|pypi-[0-9a-z_-]{50,}|[rs]k_live_[0-9a-z]{20,}"
+        r"|[mno][0-9a-z_-]{23,27}\.[0-9a-z_-]{6}\.[0-9a-z_-]{27,})",
+        hint="_-.0123456789aA",
+    ),
+    _Kind("token", Category.SECRETS, r"\beyj[0-9a-z_-]{8,}\.eyj[0-9a-z_-]{8,}\.[0-9a-z_-]{8,}", hint="."),
+    _Kind(
+        "password",
+        Category.SECRETS,
+        r"(?:\b(?:password|passwd|pwd|api[_-]?key|secret[_-]?key|access[_-]?token)|密码)"
+        r"\s*(?:is|=|:|：|是|为)\s*[\"'`]?(?P<datum>[^\s\"'`,;]*[0-9][^\s\"'`,;]{3,}|[^\s\"'`,;]{4,}[0-9][^\s\"'`,;]*)",
+        hint="=:：是为s",
+    ),
+    _Kind(
+        "e-mail",
+        Category.PERSONAL_DATA,
+        r"[a-z0-9._%+-]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,62})\.)+[a-z]{2,24}",
+        hint="@",
+    ),
+    _Kind("IBAN", Category.PERSONAL_DATA, r"\b[a-z]{2}[0-9]{2}(?: ?[0-9a-z]{4}){2,7}(?: ?[0-9a-z]{1,4})?\b", iban),
+    _Kind(
+        "ID number", Category.PERSONAL_DATA, r"(?:^|[^0-9])(?P<datum>[1-9][0-9]{16}[0-9x])(?:$|[^0-9a-z])", chinese_id
+    ),
+    _Kind(
+        "card number", Category.PERSONAL_DATA, r"(?:^|[^0-9.])(?P<datum>[0-9](?:[ -]?[0-9]){12,18})(?:$|[^0-9])", luhn
+    ),
+    _Kind(
+        "phone number",
+        Category.PERSONAL_DATA,
+        r"(?:^|[^0-9a-z.+])(?P<datum>(?:\+?86[ -]?)?1[3-9][0-9](?:[ -]?[0-9]{4}){2}"
+        r"|\+[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{1,5}\)?){2,6}"
+        r"|(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}"
+        r"|0[0-9]{2,4}[ -][0-9]{3,4}[ -]?[0-9]{3,4})(?:$|[^0-9a-z])",
+        lambda text: 8 <= sum(map(str.isdigit, text)) <= 15,
+        alone=True,
+    ),
+    _Kind(
+        "IP address",
+        Category.PERSONAL_DATA,
+        r"(?:^|[^0-9.])(?P<datum>(?:[0-9]{1,3}\.){3}[0-9]{1,3})(?:$|[^0-9.]|\.$|\.\s)",
+        ip_address,
+    ),
+    _Kind(
+        "IP address",
+        Category.PERSONAL_DATA,
+        r"(?:^|[^0-9a-f:.])(?P<datum>(?:[0-9a-f]{1,4}:){2,7}(?::?[0-9a-f]{1,4}){1,6})(?:$|[^0-9a-f:])",
+        ip_address,
+        hint=":",
+    ),
+)
+
+
+def find(text: str) -> Iterator[tuple[Category, str, Span]]:
+    """Personal data and secrets.
+
+    Args:
+        text: Folded, see ``spelling.fold``.
+
+    Yields:
+        Category, kind, and where it is in that text with what is shown instead.
+    """
+    taken: list[Span] = []
+    for kind in _KINDS:
+        if not any(character in text for character in kind.hint):
+            continue
+        for span in _places(kind, text):
+            if not any(span.start < other.end and other.start < span.end for other in taken):
+                taken.append(span)
+                yield kind.category, kind.name, span
+
+
+def _places(kind: _Kind, text: str) -> Iterator[Span]:
+    pattern = compiled_pattern(kind.pattern)
+    group = 1 if "(?P<datum>" in kind.pattern else 0
+    at = 0
+    # Matches may share the character between them: two numbers with one space.
+    while match := pattern.search(text, at):
+        start, end = match.span(group)
+        datum = text[start:end].rstrip(" .-")
+        end = start + len(datum)
+        part_of_more = kind.alone and (_DIGITS_BEFORE.search(text[:start]) or _DIGITS_AFTER.match(text[end:]))
+        if kind.holds(datum) and not part_of_more:
+            yield Span(start, end, f"[{kind.name}]")
+        at = max(end, match.start() + 1)

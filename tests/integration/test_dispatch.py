@@ -1,0 +1,290 @@
+"""Deliveries over a real server and a real worker; what dies here are dispatches, as if their process had."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+import redis.asyncio
+
+from bots.conversation import Conversations
+from bots.delivery import dispatch, wording
+from bots.delivery.dispatch import Dispatch
+from bots.delivery.ledger import Ledger
+from bots.delivery.promises import Promise, Promises
+from bots.delivery.surface import GoneError
+from bots.request_records import RequestRecords
+from bots.service import ChatService, Prompt, Refusal
+from bots.settings import ConversationSettings
+from tests.engines import answer
+from tests.wall import Platform, Wall
+from tests.worker_processes import config, worker
+from workers import keys
+from workers.client import Client
+from workers.contract import ReplyTo
+from workers.errors import RefusedError
+from workers.results import GROUP, EventStream
+from workers.settings import LimitSettings, Rate, WorkerSettings
+
+FRONT = "front"
+LEASE_S = 1.0
+LIMITS = LimitSettings(user=Rate(per_minute=1_000, burst=100))
+
+
+def prompt(key: str = "k1", **orders: object) -> Prompt:
+    text = json.dumps(orders)
+    return Prompt("front", "t1", "c1", "u1", f"talk-{key}", key, text, ReplyTo(front_end=FRONT, handle={"wall": "w"}))
+
+
+class Front:
+    """One process of the front-end."""
+
+    def __init__(self, url: str, platform: Platform, limit: int = 2_000) -> None:
+        self.redis = redis.asyncio.Redis.from_url(url)
+        self._sync = redis.Redis.from_url(url)
+        self.client = Client(self.redis, self._sync, LIMITS, WorkerSettings())
+        no = Refusal("rule", "No questions about that.")
+        rules = [lambda asked: no if "forbidden" in asked.text else None]
+        service = ChatService(self.client, Conversations(self.redis, ConversationSettings()), rules)
+        self.ended: list[str] = []
+        self.dispatch = Dispatch(
+            service,
+            self.client,
+            RequestRecords(self.redis),
+            Promises(self.redis, FRONT, lease_s=LEASE_S),
+            Ledger(self.redis, FRONT),
+            EventStream(self.redis, FRONT, str(id(self)), claim_after_s=1.0),
+            lambda job_id, reply: Wall(platform, limit) if reply.handle else None,
+            self._on_end,
+        )
+        self._task = asyncio.create_task(self.dispatch.run())
+
+    async def _on_end(self, promise: Promise, event: object) -> None:
+        self.ended.append(promise.job_id)
+
+    async def die(self) -> None:
+        """Stop at once, letting go of nothing."""
+        await dispatch._end([self._task, *self.dispatch._loops, *self.dispatch._running.values()])
+        await self.client.close()
+
+    async def close(self) -> None:
+        await self.dispatch.close()
+        await self.client.close()
+
+
+@pytest.fixture
+def platform() -> Platform:
+    return Platform()
+
+
+@pytest.fixture
+async def start(server, platform):
+    fronts: list[Front] = []
+
+    def begin(**options: int) -> Front:
+        fronts.append(Front(server.url, platform, **options))
+        return fronts[-1]
+
+    yield begin
+    for front in fronts:
+        await front.close()
+
+
+async def until(condition, what: str) -> None:
+    async with asyncio.timeout(60):
+        while not await condition():  # noqa: ASYNC110 - other processes have no event to wait for
+            await asyncio.sleep(0.05)
+
+
+def told(*fronts: Front, count: int = 1):
+    async def enough() -> bool:
+        return sum(len(front.ended) for front in fronts) >= count
+
+    return enough
+
+
+async def kept(front: Front, *jobs: str) -> None:
+    ledger = Ledger(front.redis, FRONT)
+
+    async def all_finished() -> bool:
+        return all([await ledger.finished(job) for job in jobs])
+
+    await until(all_finished, "final messages")
+
+
+async def test_an_answer_grows_and_ends_in_its_message(server, start, platform):
+    front = start()
+    orders = {"tokens": 60, "step_s": 0.05}
+    with worker(config(server.url)):
+        assert await front.dispatch.ask(prompt(**orders))
+        await kept(front, "t1__k1")
+    assert platform.texts == [answer(json.dumps(orders), 60).strip()]
+    assert len(platform.shown) >= 3, "the message grew"
+    (view,) = platform.messages.values()
+    assert view.complete
+    assert not view.buttons
+
+
+async def test_a_waiting_prompt_shows_its_place_and_a_way_to_stop(start, platform):
+    front = start()
+    await front.dispatch.ask(prompt("k1"))
+    await front.dispatch.ask(prompt("k2"))
+
+    async def told() -> bool:
+        return any("1 before" in text for text in platform.texts) and any("Next" in text for text in platform.texts)
+
+    await until(told, "places in the queue")
+    assert all(view.buttons[0].action == "stop" for view in platform.messages.values())
+    for key in ("k1", "k2"):
+        await front.client.cancel(f"t1__{key}", "u1")
+    await kept(front, "t1__k1", "t1__k2")
+    assert platform.texts == [wording.STOPPED] * 2
+
+
+async def test_the_same_event_twice_is_answered_once_by_one_process(server, start, platform):
+    fronts = [start(), start()]
+    with worker(config(server.url)):
+        took = await asyncio.gather(*(front.dispatch.ask(prompt(tokens=20)) for front in fronts for _ in range(5)))
+        assert sum(took) == 1
+        await kept(fronts[0], "t1__k1")
+        assert not await fronts[1].dispatch.ask(prompt(tokens=20)), "a late repetition is known as well"
+    assert len(platform.messages) == 1
+
+
+async def test_another_process_finishes_what_a_dead_one_began(server, start, platform):
+    first = start()
+    orders = {"tokens": 100, "step_s": 0.05}
+    with worker(config(server.url)):
+        await first.dispatch.ask(prompt(**orders))
+
+        async def some_text() -> bool:
+            return any("0" in text for text in platform.texts)
+
+        await until(some_text, "the first text")
+        await first.die()
+        second = start()
+        await kept(second, "t1__k1")
+    assert platform.texts == [answer(json.dumps(orders), 100).strip()], "in the same message"
+    await until(told(second), "the end")
+    assert second.ended == ["t1__k1"]
+
+
+async def test_two_processes_never_deliver_one_job(server, start, platform):
+    fronts = [start(), start(), start()]
+    with worker(config(server.url)):
+        jobs = [prompt(f"k{number}", tokens=30, step_s=0.02) for number in range(12)]
+        await asyncio.gather(*(fronts[number % 3].dispatch.ask(job) for number, job in enumerate(jobs)))
+        await kept(fronts[0], *(job.job_id for job in jobs))
+    assert len(platform.messages) == 12
+    await until(told(*fronts, count=12), "the ends")
+    assert sorted(job for front in fronts for job in front.ended) == sorted(job.job_id for job in jobs)
+
+
+async def test_events_are_acknowledged_after_the_final_message(server, start, platform):
+    front = start()
+    with worker(config(server.url)):
+        await front.dispatch.ask(prompt(tokens=5))
+        await kept(front, "t1__k1")
+
+        async def all_acknowledged() -> bool:
+            pending = await front.redis.xpending(keys.events(FRONT), GROUP)
+            return pending["pending"] == 0 and await front.redis.xlen(keys.events(FRONT)) == 0
+
+        await until(all_acknowledged, "acknowledgements")
+
+
+async def test_a_promise_that_redis_forgot_is_kept_by_its_event(server, start, platform):
+    first = start()
+    with worker(config(server.url)):
+        await first.dispatch.ask(prompt(tokens=50, step_s=0.02))
+        await first.die()
+        await first.redis.delete(keys.promises(FRONT), keys.promise(FRONT, "t1__k1"))
+        second = start()
+        await kept(second, "t1__k1")
+    assert platform.texts == [answer(json.dumps({"tokens": 50, "step_s": 0.02}), 50).strip()]
+
+
+async def test_a_promise_without_a_job_ends_with_a_clear_word(start, platform):
+    first = start()
+    await first.dispatch._promises.take("t1__k1", prompt().reply)  # and dies before it submits
+    await first.die()
+    second = start()
+    await kept(second, "t1__k1")
+    assert platform.texts == [wording.LOST]
+
+
+async def test_a_refused_prompt_promises_nothing(start, platform):
+    front = start()
+    with pytest.raises(RefusedError, match="No questions"):
+        await front.dispatch.ask(prompt(note="forbidden"))
+    assert platform.messages == {}
+    assert await front.redis.keys("palaver:promise*") == []
+
+
+async def test_a_deleted_message_stops_the_job(server, start, platform):
+    front = start()
+    with worker(config(server.url)):
+        await front.dispatch.ask(prompt(tokens=5_000, step_s=0.02))
+
+        async def some_text() -> bool:
+            return any("0" in text for text in platform.texts)
+
+        await until(some_text, "the first text")
+        platform.messages.clear()
+        await kept(front, "t1__k1")
+
+        async def stopped() -> bool:
+            return await front.redis.hget(keys.live("t1__k1"), "state") == b"cancelled"
+
+        await until(stopped, "the stop")
+    assert platform.texts == []
+
+
+async def test_nobody_may_write_there(start, platform):
+    platform.faults = [GoneError("missing permission")] * 3
+    front = start()
+    await front.dispatch.ask(prompt())
+    await kept(front, "t1__k1")
+    assert platform.texts == []
+    assert await front.redis.hget(keys.live("t1__k1"), "state") == b"cancelled"
+
+
+async def test_a_failed_delivery_is_taken_up_again(server, start, platform, monkeypatch):
+    monkeypatch.setattr("bots.delivery.dispatch._FAILURE_PAUSE_S", 0.2)
+    front = start()
+    platform.faults = [RuntimeError("the platform is down")] * 6
+    monkeypatch.setattr("bots.delivery.display._LONGEST_PAUSE_S", 0.01)
+    with worker(config(server.url)):
+        await front.dispatch.ask(prompt(tokens=3))
+        await kept(front, "t1__k1")
+    assert len(platform.texts) == 1
+
+
+async def test_failures_say_why(server, start, platform):
+    front = start()
+    with worker(config(server.url)):
+        await front.dispatch.ask(prompt(tokens=3, refuse="invalid_request"))
+        await kept(front, "t1__k1")
+    assert platform.texts == ["It did not work."]
+
+
+async def test_a_long_answer_continues_in_further_messages(server, start, platform):
+    front = start(limit=200)
+    with worker(config(server.url)):
+        await front.dispatch.ask(prompt(tokens=120, step_s=0.01))
+        await kept(front, "t1__k1")
+    assert len(platform.texts) > 3
+    assert all(len(text) <= 200 for text in platform.texts)
+    whole = answer(json.dumps({"tokens": 120, "step_s": 0.01}), 120)
+    assert "".join(platform.texts).replace(" ", "") == whole.replace(" ", "")
+
+
+async def test_a_closed_process_lets_go_at_once(server, start, platform):
+    first = start()
+    with worker(config(server.url)):
+        await first.dispatch.ask(prompt(tokens=40, step_s=0.05))
+        await first.close()
+        second = start()
+        await kept(second, "t1__k1")
+    assert len(platform.texts) == 1

@@ -48,7 +48,9 @@ def enhancement_request(prompt: ImagePrompt, timeout_s: float) -> Request:
     Raises:
         ContractError: It cannot be carried.
     """
-    seed = int.from_bytes(hashlib.sha256(prompt.job_id.encode()).digest()[:4], "big")
+    seed = prompt.options.seed  # the same prompt with the same seed is to give the same pictures
+    if seed is None:
+        seed = int.from_bytes(hashlib.sha256(prompt.job_id.encode()).digest()[:4], "big")
     with faults_in_words():
         turns = enhance.messages(prompt.text)
         messages = tuple(ChatMessage(role=turn.role, content=turn.content) for turn in turns)

@@ -10,6 +10,7 @@ from bots.conversation import Conversations
 from bots.moderation import LateRecord
 from bots.request_records import RequestRecords
 from bots.usage import UsageRecords
+from workers.client import Client
 
 #: Most image prompts that an export lists: all that are indexed.
 _RECORDS = 50
@@ -35,6 +36,7 @@ class Privacy:
         conversations: Histories.
         records: Image prompts.
         usage: Sums.
+        client: The queue, where finished pictures are.
         decisions: What moderation decided; None where it keeps nothing.
     """
 
@@ -43,8 +45,10 @@ class Privacy:
         conversations: Conversations,
         records: RequestRecords,
         usage: UsageRecords,
+        client: Client,
         decisions: LateRecord | None = None,
     ) -> None:
+        self._client = client
         self._decisions = decisions
         self._conversations = conversations
         self._records = records
@@ -83,6 +87,10 @@ class Privacy:
                 elsewhere = True
         if not elsewhere:
             await self._conversations.forget_index(author)
+        for prompt in await self._records.recent(platform, user, _RECORDS):
+            event = await self._client.ended(prompt.job_id)
+            for image in event.images if event else ():
+                await self._client.delete_artifact(image.artifact_id, tenant=prompt.tenant, user=user)
         records = await self._records.forget_user(platform, user)
         await self._usage.forget(platform, user)
         if self._decisions is not None:

@@ -14,11 +14,16 @@ _UNKNOWN_INTERACTION = 10062
 _INVALID_TOKEN = 50027
 _EDITED_TOO_OFTEN = 30046
 _TOO_LARGE = 40005
+_NO_REPLIES = 160002
 _DEFAULT_PAUSE_S = 5.0
 
 
 class TooLargeError(SurfaceError):
     """The files are larger than the place takes."""
+
+
+class CannotReplyError(SurfaceError):
+    """The bot may write there, but not read the history, which a reply needs."""
 
 
 @contextmanager
@@ -39,6 +44,8 @@ def _meaning(error: discord.HTTPException) -> SurfaceError | None:
         return ExpiredError("the interaction's token has ended")
     if error.code == _TOO_LARGE or error.status == 413:
         return TooLargeError("the files are too large")
+    if error.code == _NO_REPLIES:
+        return CannotReplyError("the history may not be read")
     if error.status in (403, 404):
         return GoneError(f"{error.status}, code {error.code}")
     return None

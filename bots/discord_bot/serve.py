@@ -134,7 +134,9 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         Commands(desk, Shows(desk, means), bot.tree)
         bot.tree.add_command(config_command.group(configs, rules))
         bot.tree.add_command(account_commands.usage(client))
-        bot.tree.add_command(account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), decisions)))
+        bot.tree.add_command(
+            account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions))
+        )
         await command_sync.sync(bot.tree, redis, bot.application_id or 0)
         deliveries = asyncio.create_task(dispatch.run(), name="deliveries")
         stack.push_async_callback(dispatch.close)

@@ -19,7 +19,7 @@ from bots.delivery.ledger import Place
 from bots.delivery.pacing import Budget
 from bots.delivery.splitting import Measure, utf16_units
 from bots.delivery.surface import ExpiredError, GoneError, Surface
-from bots.discord_bot.faults import TooLargeError, mapped
+from bots.discord_bot.faults import CannotReplyError, TooLargeError, mapped
 from bots.discord_bot.handles import Handle
 from bots.discord_bot.outbound import Outbound
 
@@ -129,9 +129,15 @@ class ChannelSurface(_Base):
             if found is not None:
                 return str(found)
         reference = self._reference() if place.index % FALLBACK_BASE == 0 else None
-        message = await self._with_content(
-            view, lambda content: channel.send(**_new(content), nonce=place.nonce, reference=reference)
-        )
+
+        async def send(content: dict[str, Any]) -> Any:
+            return await channel.send(**_new(content), nonce=place.nonce, reference=reference)
+
+        try:
+            message = await self._with_content(view, send)
+        except CannotReplyError:
+            reference = None
+            message = await self._with_content(view, send)
         return str(message.id)
 
     async def edit(self, message_id: str, view: View) -> None:

@@ -43,6 +43,7 @@ from bots.slack_bot.target import FRONT_END
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.workspaces import Workspaces
 from bots.tenant_config import TenantConfigs
+from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
 from workers.results import EventStream
 
@@ -124,12 +125,13 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
             surfaces.open,
             surfaces.ended,
         )
-        intake, whisper, members = Intake(dispatch), Whisper(urls), Members()
+        rules = TenantRules(connection, configs, settings)
+        intake, whisper, members = Intake(dispatch, rules), Whisper(urls), Members()
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes)
-        account = Account(usage, records, conversations, Privacy(conversations, records, usage, decisions))
-        home = Home(outbounds, account, configs, members)
-        chat = Chat(intake, conversations, configs, claims, files, whisper)
-        imagine = Imagine(intake, client, records, configs, members)
+        account = Account(usage, records, conversations, Privacy(conversations, records, usage, client, decisions))
+        home = Home(outbounds, account, configs, rules.ceilings, members)
+        chat = Chat(intake, conversations, claims, files, whisper)
+        imagine = Imagine(intake, client, records, members)
         commands = Commands(intake, chat, imagine, account, whisper, settings.conversation.retention_s)
         interactions = Interactions(intake, service, conversations, imagine, account, home, members, whisper)
         listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, home)

@@ -119,7 +119,7 @@ def _score_and_direction(grids: Pixels, key: str) -> tuple[float, Pixels]:
     shape = (1 / (local * _VISIBLE[:, None, None]))[band]
     towards = np.zeros_like(spectra)
     towards[band] = signs * shape * (norm / float(np.sum(shape / local[band])))
-    return score, np.asarray(cosine.T @ towards @ cosine, np.float32)
+    return score, (cosine.T @ towards @ cosine).astype(np.float32)
 
 
 def _worn(colours: Pixels) -> Pixels:
@@ -166,7 +166,7 @@ def _smoothed(plane: Pixels) -> Pixels:
         sums = np.cumsum(np.pad(plane, width, mode="symmetric"), axis=axis, dtype=np.float64)
         ahead = np.take(sums, range(5, sums.shape[axis]), axis=axis)
         behind = np.take(sums, range(sums.shape[axis] - 5), axis=axis)
-        plane = np.asarray((ahead - behind) / 5, np.float32)
+        plane = ((ahead - behind) / 5).astype(np.float32)
     return plane
 
 
@@ -177,7 +177,8 @@ def _cosines() -> Pixels:
     place = np.arange(GRID_PX)[None, :]
     matrix = np.cos(np.pi * (place + 0.5) * frequency / GRID_PX) * np.sqrt(2 / GRID_PX)
     matrix[0] /= np.sqrt(2)
-    return np.asarray(matrix, np.float32)
+    cosines: Pixels = matrix.astype(np.float32)
+    return cosines
 
 
 @functools.cache

@@ -272,6 +272,13 @@ async def test_missing_permission_and_a_deleted_channel_end_well(guild, valkey):
     assert guild.answers(prompt) == []
 
 
+async def test_where_the_history_may_not_be_read_the_answer_is_no_reply(guild):
+    channel = place(guild)
+    guild.world.channels[channel].readable = False
+    (message,) = await answered(guild, await guild.mention(orders(tokens=3), channel=channel))
+    assert message.reference is None
+
+
 async def test_an_expired_token_moves_the_answer_into_the_channel(guild):
     guild.rules.token_life_s = 4.0
     channel = place(guild)

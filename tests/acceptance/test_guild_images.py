@@ -6,13 +6,14 @@ import json
 
 import pytest
 import pytest_asyncio
+import redis
 
 from bots.delivery import wording
 from tests import image_engine
 from tests.fake_guild.bot import BotProcess
 from tests.fake_guild.rules import Rules
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, Channel, Interaction, Message
+from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, OWNER, Channel, Interaction, Message
 from tests.image_jobs import image_config
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import worker
@@ -201,3 +202,17 @@ async def test_an_expired_token_moves_the_pictures_into_the_channel(guild):
     )
     assert message.files == [image_engine.picture(orders(step_s=1.0), 4)]
     assert message.reference == first.id
+
+
+async def test_privacy_delete_takes_the_pictures_with_it(guild, valkey):
+    channel, user = place(guild), OWNER + 99
+    message = await drawn(guild, await guild.command("imagine", prompt="a fox", user=user, channel=channel))
+    job_id = message.content.rpartition("Id `")[2].strip("`")
+    with redis.Redis.from_url(valkey.url) as client:
+        before = len(client.keys("palaver:artifact:*"))
+        command = await guild.command("privacy delete", user=user, channel=channel)
+        await until(lambda: guild.whispers(command), "a confirmation")
+        assert "1 image prompts" in guild.whispers(command)[0]
+        assert len(client.keys("palaver:artifact:*")) < before
+    gone = await guild.command("show", id=job_id, user=user, channel=channel)
+    await until(lambda: guild.whispers(gone), "a refusal")

@@ -149,6 +149,8 @@ class Rest:
                     return _json(self._world.message(known))
         message = Message(self._world.snowflake(), channel.id, APPLICATION, nonce=nonce)
         reference = payload.get("message_reference")
+        if reference and not channel.readable:
+            raise RejectedError(403, 160002, "You cannot reply without permission to read message history")
         if reference and int(reference["message_id"]) in self._world.messages:
             message.reference = int(reference["message_id"])
         await self._store(message, payload, files)

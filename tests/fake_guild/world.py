@@ -90,6 +90,7 @@ class Channel:
     recipient: int | None = None
     deleted: bool = False
     writable: bool = True
+    readable: bool = True
 
 
 class World:

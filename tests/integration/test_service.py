@@ -102,7 +102,9 @@ async def test_an_answer_is_recorded_once_however_often_it_is_followed(service, 
         text, end = await ended(service, submitted.job_id)
         assert end.event.type == "finished"
         assert await ended(service, submitted.job_id) == (text, end), "any process can follow again"
-    assert (await talks.history("t1", "talk")).turns == (Turn("t1__k1", json.dumps({"tokens": 5}), text),)
+    assert (await talks.history("t1", "talk")).turns == (
+        Turn("t1__k1", json.dumps({"tokens": 5}), text, "terminal:u1"),
+    )
 
 
 async def test_what_was_stopped_stays_as_far_as_it_was_seen(service, talks, server):

@@ -43,7 +43,9 @@ def test_every_module_has_its_sentence_in_the_architecture() -> None:
     assert [module for module in modules if f"`{Path(module).name}`" not in text and f"`{module}`" not in text] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/settings.md", "docs/architecture.md", "docs/operations.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/settings.md", "docs/architecture.md", "docs/operations.md", "docs/discord.md"]
+)
 def test_links_lead_to_files_that_exist(document: str) -> None:
     place = ROOT / document
     links = re.findall(r"\]\((?!https?:)([^)#]+)", place.read_text("utf-8"))

@@ -47,17 +47,20 @@ class Intake:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._told: OrderedDict[str, None] = OrderedDict()
 
-    async def begin(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+    async def begin(
+        self, work: Coroutine[Any, Any, Any], what: str, within_s: float = ACK_WITHIN_S
+    ) -> asyncio.Task[Any]:
         """Begin something and return when it is done, or when the platform cannot be kept waiting any longer.
 
         Args:
             work: What to do; its errors are logged.
             what: For the log.
+            within_s: How long to wait for it.
         """
         task = asyncio.create_task(work, name=what)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        await asyncio.wait({task}, timeout=ACK_WITHIN_S)
+        await asyncio.wait({task}, timeout=within_s)
         return task
 
     async def patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 from bots import image_flags
@@ -169,6 +170,13 @@ class Interactions:
             self._imagine.submitted(workspace, target, key, parsed, tell, form.base), "a submitted prompt"
         )
         return {}
+
+    async def late(self, workspace: Workspace, body: dict[str, Any], submitting: Awaitable[dict[str, str]]) -> None:
+        """Tell in a direct message what is wrong with a modal that had to be closed before that was known."""
+        errors = await submitting
+        if errors:
+            text = f"{wording.NOT_SAVED} {markup.escaped('; '.join(errors.values()))}"
+            await workspace.call("chat.postMessage", channel=str(body["user"]["id"]), text=text)
 
     async def _stop(self, press: Press, button: Button) -> None:
         if tenant_of(button.job_id) != press.workspace.tenant:

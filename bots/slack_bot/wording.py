@@ -37,6 +37,7 @@ PRIVACY = (
     "anybody else or used for training. A conversation is forgotten {days} days after its last message."
 )
 CONFIGURE = "*This workspace* (admins only): persona, languages, limits, channels, pictures, moderation."
+NOT_SAVED = "What you have just sent was not taken:"
 NOT_AN_ADMIN = "Only an admin of the workspace can decide this."
 FLAGS = (
     "Flags: `--ar 16:9` width to height, `--n 4` how many, `--seed 7`, `--steps 20`, `--style name`, `--guidance 5`, "

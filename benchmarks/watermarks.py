@@ -91,7 +91,7 @@ def drawings(count: int, size_px: int) -> list[Image.Image]:
     for file in pictures(2 * count):
         if len(made) == count:
             break
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError):
             image = opened(file.read_bytes())
             image.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
             canvas = Image.new("RGB", (size_px, size_px), "white")

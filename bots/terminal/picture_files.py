@@ -109,10 +109,30 @@ def _write_one(directory: Path, picture: PictureFile) -> tuple[Path, bool]:
             try:
                 os.link(unfinished, place)  # unlike a rename, it never replaces what is there
             except FileExistsError:
-                if place.is_file() and place.read_bytes() == picture.data:
+                if place.is_file() and drawn(place.read_bytes()) == drawn(picture.data):
                     return place, False
                 number += 1
             else:
                 return place, True
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_DRAWN = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT"})
+
+
+def drawn(picture: bytes) -> bytes:
+    """What is to be seen of a PNG, without what its file says beside it, such as the job; other formats are left whole.
+
+    Source: Portable Network Graphics (PNG) Specification, third edition, section 5 (chunks).
+    """
+    if not picture.startswith(_PNG_SIGNATURE):
+        return picture
+    seen, position = [], len(_PNG_SIGNATURE)
+    while position + 8 <= len(picture):
+        end = position + 12 + int.from_bytes(picture[position : position + 4], "big")
+        if picture[position + 4 : position + 8] in _DRAWN:
+            seen.append(picture[position:end])
+        position = end
+    return b"".join(seen)

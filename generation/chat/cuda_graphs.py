@@ -158,7 +158,7 @@ class DecodeGraphs:
                 logits = step()
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             _LOG.warning("CUDA graphs are off: %s", str(error).splitlines()[0][:200])
             self._usable = False
             return None

@@ -17,7 +17,9 @@ from workers import keys
 from workers.errors import SettingsError
 from workers.redis_connection import mapped_errors
 
-Moderation = Literal["relaxed", "balanced", "strict"]
+Moderation = Literal["", "relaxed", "balanced", "strict"]
+#: From lax to strict.
+_LEVELS = ("relaxed", "balanced", "strict")
 _LISTED = 50
 _LANGUAGE = re.compile(r"[^\W\d_][\w -]{1,29}")
 
@@ -34,7 +36,7 @@ class TenantConfig(BaseModel):
         user_per_minute: Prompts a minute of one user, on average.
         channels: Ids of the channels in which the bot answers; empty for all.
         roles: Ids of the roles whose members it answers; empty for everybody.
-        moderation: How strict.
+        moderation: How strict, at least as strict as the operator.
         threads: Whether a mention in a channel is answered in a thread of its own.
     """
 
@@ -48,7 +50,7 @@ class TenantConfig(BaseModel):
     user_per_minute: float | None = Field(default=None, gt=0)
     channels: tuple[str, ...] = Field(default=(), max_length=_LISTED)
     roles: tuple[str, ...] = Field(default=(), max_length=_LISTED)
-    moderation: Moderation = "balanced"
+    moderation: Moderation = ""
     threads: bool = False
 
     def system_text(self, default: str) -> str | None:
@@ -67,11 +69,13 @@ class Ceilings:
         max_answer_tokens: Longest answer.
         user_per_minute: Prompts a minute of one user.
         models: Chat models that run.
+        moderation: How strict the operator is.
     """
 
     max_answer_tokens: int
     user_per_minute: float
     models: Sequence[str]
+    moderation: Literal["relaxed", "balanced", "strict"] = "balanced"
 
 
 class TenantConfigs:
@@ -151,13 +155,16 @@ def _read(name: str, text: str, ceilings: Ceilings) -> object:
         "user_per_minute": _rate,
         "channels": _ids,
         "roles": _ids,
-        "moderation": _word,
+        "moderation": _level,
     }
     reader = readers.get(name)
     return reader(text, ceilings) if reader else text
 
 
-def _word(text: str, _: Ceilings) -> str:
+def _level(text: str, ceilings: Ceilings) -> str:
+    allowed = _LEVELS[_LEVELS.index(ceilings.moderation) :]
+    if text.lower() not in allowed:
+        raise SettingsError(f"Write {' or '.join(allowed)}: the operator allows nothing laxer.")
     return text.lower()
 
 

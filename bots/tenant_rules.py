@@ -12,6 +12,7 @@ from bots.image_prompt import ImagePrompt
 from bots.service import Prompt
 from bots.settings import Settings
 from bots.tenant_config import Ceilings, TenantConfig, TenantConfigs
+from generation.moderation.policy import Policy
 from workers import keys
 from workers.admission import Allowance, Limit, admit
 from workers.errors import RefusedError
@@ -28,11 +29,13 @@ class Whence:
         channels: Ids of the channel and of what it belongs to.
         roles: Ids of its author's roles.
         exempt: Whether its author administers the tenant, so that no restriction of place or role applies.
+        nsfw: Whether the platform marks the channel as not safe for work.
     """
 
     channels: Collection[str] = ()
     roles: Collection[str] = ()
     exempt: bool = False
+    nsfw: bool = False
 
 
 class TenantRules:
@@ -56,6 +59,7 @@ class TenantRules:
             max_answer_tokens=self._settings.conversation.max_answer_tokens,
             user_per_minute=self._settings.limits.chat.user.per_minute,
             models=(self._settings.chat.model,),
+            moderation=self._settings.moderation.strictness,
         )
 
     async def apply(self, prompt: Prompt | ImagePrompt, whence: Whence) -> Prompt | ImagePrompt:
@@ -70,11 +74,13 @@ class TenantRules:
         if isinstance(prompt, ImagePrompt) and not config.images:
             raise RefusedError("images", math.inf, "Pictures are switched off here by an administrator.")
         await self._check_rate(config, prompt)
+        policy = Policy(strictness=config.moderation or self._settings.moderation.strictness).at(nsfw=whence.nsfw)
         if isinstance(prompt, ImagePrompt):
-            return prompt
+            return replace(prompt, policy=policy)
         ceiling = config.max_answer_tokens or self._settings.conversation.max_answer_tokens
         options = prompt.options.model_copy(update={"max_new_tokens": min(prompt.options.max_new_tokens, ceiling)})
-        return replace(prompt, options=options, persona=config.system_text(self._settings.conversation.persona))
+        persona = config.system_text(self._settings.conversation.persona)
+        return replace(prompt, options=options, persona=persona, policy=policy)
 
     async def _check_rate(self, config: TenantConfig, prompt: Prompt | ImagePrompt) -> None:
         if config.user_per_minute is None:

@@ -29,6 +29,7 @@ from bots.discord_bot.messages import Messages
 from bots.discord_bot.outbound import Outbound
 from bots.discord_bot.presses import Presses
 from bots.discord_bot.shows import Shows
+from bots.moderation import LateRecord, rules_for
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
@@ -36,6 +37,7 @@ from bots.settings import DiscordSettings, Settings
 from bots.tenant_config import TenantConfigs
 from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
+from generation.moderation.policy import default_policy
 from workers.client import Client
 from workers.contract import ReplyTo
 from workers.errors import SettingsError, WorkersError
@@ -113,7 +115,8 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
     async def set_up(bot: Bot) -> None:
         redis, front_end = client.connection, f"discord-{bot.application_id}"
         conversations, records = Conversations(redis, settings.conversation), RequestRecords(redis)
-        service = ChatService(client, conversations)
+        moderated = rules_for(default_policy(settings.moderation.strictness), LateRecord(settings).decided)
+        service = ChatService(client, conversations, [moderated])
         means = surfaces.Means(bot, outbound, views.buttons)
 
         def open_surface(job_id: str, reply: ReplyTo) -> Surface | None:

@@ -19,12 +19,14 @@ from tests.worker_processes import config, worker
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
-CODE = "def f(x):\n    return x + 1\n" * 12
+CODE = "def f(x):\n    return x + 1  # the next one\n" * 10
+#: A few: many links are what moderation takes for an advertisement.
+LINK = "[a link](https://example.org/birds)"
 #: Long, with code blocks, lists, links and characters of several code units.
 LONG = "\n\n".join(
-    f"Paragraph {number} about birds 🦜🏳️‍🌈 and [a link](https://example.org/{number}).\n\n"
+    f"Paragraph {number} about birds 🦜🏳️‍🌈 and {LINK if number % 12 == 5 else 'no link'}.\n\n"
     f"- item one of {number}\n- item two\n\n```python\n{CODE}```"
-    for number in range(24)
+    for number in range(21)
 )
 
 
@@ -56,7 +58,7 @@ async def guild(_guild):
 
 
 def orders(**what: object) -> str:
-    return json.dumps(what)
+    return json.dumps(what, ensure_ascii=False)
 
 
 def place(guild: FakeGuild) -> int:
@@ -340,7 +342,7 @@ async def test_twenty_users_at_once_are_acknowledged_in_time(guild, capsys):
     users = [OWNER + 100 + number for number in range(20)]
     channel, commands = place(guild), []
     for round_ in range(5):  # later ones meet the answers to earlier ones
-        texts = [(user, orders(tokens=30, step_s=0.01, user=user, round=round_)) for user in users]
+        texts = [(user, orders(tokens=30, step_s=0.01, user=user - OWNER, round=round_)) for user in users]
         asked = [guild.command("chat", user=user, channel=channel, prompt=text) for user, text in texts]
         commands += zip(await asyncio.gather(*asked), (text for _, text in texts), strict=True)
         await asyncio.sleep(0.3)
@@ -405,7 +407,7 @@ async def test_what_a_configuration_does_not_take_is_said_clearly(guild):
         ("max_answer_tokens", "a lot", "16 to 1024"),
         ("model", "gpt-9", "does not run here"),
         ("images", "maybe", "on or off"),
-        ("moderation", "none", "does not take"),
+        ("moderation", "relaxed", "nothing laxer"),
         ("channels", "general", "by mentioning"),
         ("languages", "<@1>", "by their names"),
     ):
@@ -436,6 +438,18 @@ async def test_a_configuration_holds_at_once(guild):
     finally:
         for setting in ("images", "max_answer_tokens", "channels", "roles"):
             await configured(guild, "config reset", channel, setting=setting)
+
+
+async def test_what_a_guild_finds_too_much_is_refused_privately_and_costs_nothing(guild):
+    channel = place(guild)
+    links = "Read https://a.example.org https://b.example.org https://c.example.org https://d.example.org"
+    assert await said(guild, prompt=links, channel=channel)
+    await configured(guild, "config set", channel, setting="moderation", value="strict")
+    try:
+        assert await refused(guild, "chat", prompt=links, channel=channel)
+        assert await said(guild, prompt="Good morning.", channel=channel)
+    finally:
+        await configured(guild, "config reset", channel, setting="moderation")
 
 
 async def test_a_guild_may_have_its_own_rate(guild):

@@ -46,6 +46,7 @@ async def test_a_change_holds_for_everybody_and_can_be_taken_back(async_redis, n
         ("user_per_minute", "21"),
         ("channels", "everywhere"),
         ("moderation", "none"),
+        ("moderation", "relaxed"),
         ("persona", "x" * 4_000),
     ],
 )

@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 # OpenMP threads that spin while they wait ruin a machine with few cores.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup check test demo bench train-smoke format lock clean
+.PHONY: setup check test demo bench bench-moderation train-smoke format lock clean
 
 setup: $(STAMP)
 
@@ -60,6 +60,10 @@ train-smoke: setup
 	@mkdir -p build
 	$(VENV)/bin/pytest tests/integration/test_learning_chain.py --basetemp=build/train-smoke
 	@echo "Losses, sheets, the model and its card are below build/train-smoke"
+
+bench-moderation: setup
+	$(VENV)/bin/python -m benchmarks.moderation
+	$(VENV)/bin/python -m benchmarks.watermarks
 
 format: setup
 	$(VENV)/bin/ruff format .

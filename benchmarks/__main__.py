@@ -21,6 +21,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "image_platform": ["--quick"],
     "image_engines": ["--quick"],
     "chat_engines": ["--quick"],
+    "moderation": ["--quick"],
+    "watermarks": ["--quick"],
 }
 
 

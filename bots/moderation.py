@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bots.image_prompt import ImagePrompt
 from bots.service import AnyPrompt, Refusal, Rule
 from generation.moderation.decided import Decided
-from generation.moderation.policy import EffectivePolicy
+from generation.moderation.policy import EffectivePolicy, default_policy
 from generation.moderation.refusals import refusal
 from generation.moderation.rules import check_text
 from generation.moderation.types import Action, Decision
@@ -55,6 +55,16 @@ def rules_for(policy: EffectivePolicy, record: Recorder = lambda _: None) -> Rul
     return rule
 
 
+def moderation_of(settings: Settings, record: LateRecord) -> Rule:
+    """The rules stage as the operator has set it up.
+
+    Args:
+        settings: How strict.
+        record: Where decisions are kept.
+    """
+    return rules_for(default_policy(settings.moderation.strictness), record.decided)
+
+
 class LateRecord:
     """The record of decisions, opened when there is the first one to write: starting stays fast.
 
@@ -73,6 +83,14 @@ class LateRecord:
             GenerationError: The record cannot be opened.
         """
         self.open().decided(decided)
+
+    def forget_user(self, tenant: str | None, user: str) -> int:
+        """Delete a user's kept texts and appeals, and take the user out of the decisions; see ``Record.forget_user``.
+
+        Raises:
+            GenerationError: The record cannot be opened.
+        """
+        return self.open().forget_user(tenant, user)
 
     def open(self) -> Record | NoRecord:
         """The record itself.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from bots.conversation import Conversations
+from bots.moderation import LateRecord
 from bots.request_records import RequestRecords
 from bots.usage import UsageRecords
 from workers.client import Client
@@ -35,12 +37,19 @@ class Privacy:
         records: Image prompts.
         usage: Sums.
         client: The queue, where finished pictures are.
+        decisions: What moderation decided; None where it keeps nothing.
     """
 
     def __init__(
-        self, conversations: Conversations, records: RequestRecords, usage: UsageRecords, client: Client
+        self,
+        conversations: Conversations,
+        records: RequestRecords,
+        usage: UsageRecords,
+        client: Client,
+        decisions: LateRecord | None = None,
     ) -> None:
         self._client = client
+        self._decisions = decisions
         self._conversations = conversations
         self._records = records
         self._usage = usage
@@ -84,4 +93,6 @@ class Privacy:
                 await self._client.delete_artifact(image.artifact_id, tenant=prompt.tenant, user=user)
         records = await self._records.forget_user(platform, user)
         await self._usage.forget(platform, user)
+        if self._decisions is not None:
+            await asyncio.to_thread(self._decisions.forget_user, tenant, user)
         return Deleted(turns, records)

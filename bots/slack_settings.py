@@ -39,7 +39,7 @@ class SlackSettings(BaseModel):
     streaming: bool = True
     stream_life_s: float = Field(default=240.0, gt=0, le=290)
     max_file_bytes: int = Field(default=200_000, ge=0, le=10_000_000)
-    lease_s: float = Field(default=10.0, ge=1)
+    lease_s: float = Field(default=6.0, ge=1)
 
     @field_validator("api_base_url")
     @classmethod

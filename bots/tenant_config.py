@@ -13,13 +13,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 
+from generation.moderation.policy import Policy
 from workers import keys
 from workers.errors import SettingsError
 from workers.redis_connection import mapped_errors
 
-Moderation = Literal["", "relaxed", "balanced", "strict"]
-#: From lax to strict.
-_LEVELS = ("relaxed", "balanced", "strict")
+Moderation = Literal["relaxed", "balanced", "strict"]
+_LEVELS: tuple[Moderation, ...] = ("relaxed", "balanced", "strict")
 _LISTED = 50
 _LANGUAGE = re.compile(r"[^\W\d_][\w -]{1,29}")
 
@@ -36,7 +36,8 @@ class TenantConfig(BaseModel):
         user_per_minute: Prompts a minute of one user, on average.
         channels: Ids of the channels in which the bot answers; empty for all.
         roles: Ids of the roles whose members it answers; empty for everybody.
-        moderation: How strict, at least as strict as the operator.
+        moderation: How strict, never laxer than the operator; None for as strict.
+        policy: Everything else about moderation, in place of ``moderation``; set with ``palaver moderation set``.
         threads: Whether a mention in a channel is answered in a thread of its own.
     """
 
@@ -50,8 +51,13 @@ class TenantConfig(BaseModel):
     user_per_minute: float | None = Field(default=None, gt=0)
     channels: tuple[str, ...] = Field(default=(), max_length=_LISTED)
     roles: tuple[str, ...] = Field(default=(), max_length=_LISTED)
-    moderation: Moderation = ""
+    moderation: Moderation | None = None
+    policy: Policy | None = None
     threads: bool = False
+
+    def strictness(self, operators: Moderation) -> Moderation:
+        """How strict prompts are taken: as the tenant wants, and at least as strict as the operator."""
+        return max(self.moderation or operators, operators, key=_LEVELS.index)
 
     def system_text(self, default: str) -> str | None:
         """The system text of a conversation without one of its own; None if the operator's is meant."""
@@ -75,7 +81,7 @@ class Ceilings:
     max_answer_tokens: int
     user_per_minute: float
     models: Sequence[str]
-    moderation: Literal["relaxed", "balanced", "strict"] = "balanced"
+    moderation: Moderation
 
 
 class TenantConfigs:
@@ -117,8 +123,9 @@ class TenantConfigs:
         Raises:
             SettingsError: There is no such setting, or it does not take that; the message says what it takes.
         """
-        if name not in TenantConfig.model_fields:
-            raise SettingsError(f"There is no setting {name[:40]}; there are {', '.join(TenantConfig.model_fields)}.")
+        known = [field for field in TenantConfig.model_fields if field != "policy"]
+        if name not in known:
+            raise SettingsError(f"There is no setting {name[:40]}; there are {', '.join(known)}.")
         value = TenantConfig.model_fields[name].default if text is None else _read(name, text.strip(), ceilings)
         with mapped_errors(self._redis):
             # Two administrators at once: neither's change is lost.
@@ -164,7 +171,7 @@ def _read(name: str, text: str, ceilings: Ceilings) -> object:
 def _level(text: str, ceilings: Ceilings) -> str:
     allowed = _LEVELS[_LEVELS.index(ceilings.moderation) :]
     if text.lower() not in allowed:
-        raise SettingsError(f"Write {' or '.join(allowed)}: the operator allows nothing laxer.")
+        raise SettingsError(f"Write {' or '.join(allowed)}; the operator allows nothing laxer.")
     return text.lower()
 
 

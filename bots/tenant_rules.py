@@ -12,7 +12,7 @@ from bots.image_prompt import ImagePrompt
 from bots.service import Prompt
 from bots.settings import Settings
 from bots.tenant_config import Ceilings, TenantConfig, TenantConfigs
-from generation.moderation.policy import Policy
+from generation.moderation.policy import EffectivePolicy, Policy
 from workers import keys
 from workers.admission import Allowance, Limit, admit
 from workers.errors import RefusedError
@@ -28,14 +28,14 @@ class Whence:
     Attributes:
         channels: Ids of the channel and of what it belongs to.
         roles: Ids of its author's roles.
-        exempt: Whether its author administers the tenant, so that no restriction of place or role applies.
         nsfw: Whether the platform marks the channel as not safe for work.
+        exempt: Whether its author administers the tenant, so that no restriction of place or role applies.
     """
 
     channels: Collection[str] = ()
     roles: Collection[str] = ()
-    exempt: bool = False
     nsfw: bool = False
+    exempt: bool = False
 
 
 class TenantRules:
@@ -74,13 +74,17 @@ class TenantRules:
         if isinstance(prompt, ImagePrompt) and not config.images:
             raise RefusedError("images", math.inf, "Pictures are switched off here by an administrator.")
         await self._check_rate(config, prompt)
-        policy = Policy(strictness=config.moderation or self._settings.moderation.strictness).at(nsfw=whence.nsfw)
+        prompt = replace(prompt, policy=self._policy(config, whence))
         if isinstance(prompt, ImagePrompt):
-            return replace(prompt, policy=policy)
+            return prompt
         ceiling = config.max_answer_tokens or self._settings.conversation.max_answer_tokens
         options = prompt.options.model_copy(update={"max_new_tokens": min(prompt.options.max_new_tokens, ceiling)})
-        persona = config.system_text(self._settings.conversation.persona)
-        return replace(prompt, options=options, persona=persona, policy=policy)
+        return replace(prompt, options=options, persona=config.system_text(self._settings.conversation.persona))
+
+    def _policy(self, config: TenantConfig, whence: Whence) -> EffectivePolicy:
+        """How the tenant wants this prompt moderated."""
+        policy = config.policy or Policy(strictness=config.strictness(self._settings.moderation.strictness))
+        return policy.at(nsfw=whence.nsfw, roles=list(whence.roles))
 
     async def _check_rate(self, config: TenantConfig, prompt: Prompt | ImagePrompt) -> None:
         if config.user_per_minute is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import time
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import click
 
 from bots import settings
+from bots.connection import client_of
 from bots.moderation import LateRecord
+from bots.tenant_config import TenantConfigs
 from generation.errors import InvalidRequestError
+from generation.moderation.policy import Policy
 from generation.moderation.policy_file import read_policy
 from generation.moderation.record import Appeal, Record, Report
 
@@ -65,6 +69,22 @@ def check(file: Path) -> None:
     words = sum(len(words.words) + len(words.patterns) for words in policy.lists)
     shadow = ", in shadow mode" if policy.shadow else ""
     click.echo(f"{file} is right: {policy.strictness}{shadow}, {words} words and patterns.")
+
+
+@command.command("set")
+@click.argument("tenant")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def set_policy(tenant: str, file: Path | None) -> None:
+    """Give a guild or workspace the policy in a file; without one, the operator's default again."""
+    policy = read_policy(file.read_text("utf-8"), str(file)) if file else None
+    asyncio.run(_set(tenant, policy))
+    click.echo(f"{tenant} has {'its own policy' if policy else 'the default policy'} from now on.")
+
+
+async def _set(tenant: str, policy: Policy | None) -> None:
+    async with client_of(settings.load()) as client:
+        configs = TenantConfigs(client.connection)
+        await configs.set(tenant, (await configs.of(tenant)).model_copy(update={"policy": policy}))
 
 
 def _record() -> Record:

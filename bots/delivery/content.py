@@ -15,11 +15,13 @@ class Picture:
         name: File name with its extension.
         data: The file's bytes.
         alt: What it shows, for people who cannot see it.
+        covered: Moderation wants it behind a cover that a reader lifts; where there are none it is not shown.
     """
 
     name: str
     data: bytes
     alt: str
+    covered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,7 +260,7 @@ class Dispatch:
                 return ()
             name = f"palaver-{image.seed}.{image.media_type.partition('/')[2]}"
             said = wording.alt(asked, index, len(event.images)) if asked else wording.PREVIEW_ALT
-            pictures.append(Picture(name, data, said))
+            pictures.append(Picture(name, data, said, image.covered))
         return tuple(pictures)
 
     async def _kept(self, job_id: str) -> bool:

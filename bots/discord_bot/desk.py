@@ -168,8 +168,8 @@ def whence_message(message: discord.Message) -> Whence:
 def _whence(channel: object, channel_id: int | None, roles: Iterable[int], administers: bool) -> Whence:
     parent = channel.parent_id if isinstance(channel, discord.Thread) else None
     channels = [str(each) for each in (channel_id, parent) if each is not None]
-    nsfw = isinstance(channel, discord.TextChannel | discord.Thread) and channel.is_nsfw()
-    return Whence(channels, [str(role) for role in roles], administers, nsfw)
+    nsfw = isinstance(channel, discord.TextChannel | discord.Thread | discord.VoiceChannel) and channel.is_nsfw()
+    return Whence(channels, [str(role) for role in roles], nsfw, administers)
 
 
 def is_moderator(interaction: discord.Interaction) -> bool:

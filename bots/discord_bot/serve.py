@@ -29,7 +29,7 @@ from bots.discord_bot.messages import Messages
 from bots.discord_bot.outbound import Outbound
 from bots.discord_bot.presses import Presses
 from bots.discord_bot.shows import Shows
-from bots.moderation import LateRecord, rules_for
+from bots.moderation import LateRecord, moderation_of
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
@@ -37,7 +37,6 @@ from bots.settings import DiscordSettings, Settings
 from bots.tenant_config import TenantConfigs
 from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
-from generation.moderation.policy import default_policy
 from workers.client import Client
 from workers.contract import ReplyTo
 from workers.errors import SettingsError, WorkersError
@@ -115,8 +114,8 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
     async def set_up(bot: Bot) -> None:
         redis, front_end = client.connection, f"discord-{bot.application_id}"
         conversations, records = Conversations(redis, settings.conversation), RequestRecords(redis)
-        moderated = rules_for(default_policy(settings.moderation.strictness), LateRecord(settings).decided)
-        service = ChatService(client, conversations, [moderated])
+        decisions = LateRecord(settings)
+        service = ChatService(client, conversations, [moderation_of(settings, decisions)])
         means = surfaces.Means(bot, outbound, views.buttons)
 
         def open_surface(job_id: str, reply: ReplyTo) -> Surface | None:
@@ -135,7 +134,9 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         Commands(desk, Shows(desk, means), bot.tree)
         bot.tree.add_command(config_command.group(configs, rules))
         bot.tree.add_command(account_commands.usage(client))
-        bot.tree.add_command(account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client)))
+        bot.tree.add_command(
+            account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions))
+        )
         await command_sync.sync(bot.tree, redis, bot.application_id or 0)
         deliveries = asyncio.create_task(dispatch.run(), name="deliveries")
         stack.push_async_callback(dispatch.close)

@@ -88,7 +88,10 @@ class _Base:
                 return await send(self._arguments(view, []))
 
     def _arguments(self, view: View, pictures: list[Picture]) -> dict[str, Any]:
-        files = [discord.File(io.BytesIO(each.data), each.name, description=each.alt) for each in pictures]
+        files = [
+            discord.File(io.BytesIO(each.data), each.name, description=each.alt, spoiler=each.covered)
+            for each in pictures
+        ]
         text = view.text
         if len(pictures) < len(view.pictures):
             text = text[: LIMIT_CHARS - len(_TOO_LARGE)] + _TOO_LARGE

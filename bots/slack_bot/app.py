@@ -119,7 +119,13 @@ class Listeners:
     async def on_view(self, body: Body, ack: AsyncAck) -> None:
         """A modal was submitted."""
         workspace = self._workspace(body)
-        errors = await self._interactions.submitted(workspace, body) if workspace else {}
+        errors: dict[str, str] = {}
+        if workspace:
+            submitting = await self._intake.begin(self._interactions.submitted(workspace, body), "a modal")
+            if not submitting.done():
+                await self._intake.begin(self._interactions.late(workspace, body, submitting), "a late modal", 0.0)
+            elif submitting.exception() is None:
+                errors = submitting.result()
         if errors:
             await ack(response_action="errors", errors=errors)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 
 from bots.conversation import Conversations
@@ -16,8 +15,6 @@ from bots.slack_bot.payloads import Command, Heard
 from bots.slack_bot.target import FRONT_END, Target
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.wording import quoted
-from bots.tenant_config import TenantConfigs
-from workers.errors import RedisUnavailableError
 
 _TITLE_CHARS = 60
 
@@ -28,7 +25,6 @@ class Chat:
     Args:
         intake: Where prompts go.
         conversations: Tells which threads are the bot's.
-        configs: Tells a workspace's persona.
         claims: Tells which messages are.
         files: Reads what is attached.
         whisper: Tells somebody why not.
@@ -38,14 +34,12 @@ class Chat:
         self,
         intake: Intake,
         conversations: Conversations,
-        configs: TenantConfigs,
         claims: Claims,
         files: Files,
         whisper: Whisper,
     ) -> None:
         self._intake = intake
         self._conversations = conversations
-        self._configs = configs
         self._claims = claims
         self._files = files
         self._whisper = whisper
@@ -82,7 +76,6 @@ class Chat:
             text=text,
             reply=target.reply(),
         )
-        await self._persona(prompt)
         await self._intake.ask(prompt, lambda why: self._tell(heard, escaped(why)))
 
     async def command(self, command: Command, tell: Tell) -> None:
@@ -113,20 +106,7 @@ class Chat:
             reply=target.reply(),
         )
 
-        await self._persona(prompt)
         await self._intake.ask(prompt, lambda why: tell(escaped(why)))
-
-    async def _persona(self, prompt: Prompt) -> None:
-        """Begin a new conversation with the workspace's persona."""
-
-        async def begin() -> None:
-            persona = (await self._configs.of(prompt.tenant)).persona
-            if persona and not await self._conversations.known(prompt.tenant, prompt.conversation):
-                await self._conversations.set_persona(prompt.tenant, prompt.conversation, persona)
-
-        # Redis away for long is told when the prompt itself is handed on.
-        with contextlib.suppress(RedisUnavailableError):
-            await self._intake.patiently(begin)
 
     async def _conversation(self, heard: Heard) -> str | None:
         """Which conversation a message continues; None if it is not meant for the bot."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
-from bots.slack_bot import blocks, modals, wording
+from bots.slack_bot import blocks, config_form, wording
 from bots.slack_bot.account import Account
 from bots.slack_bot.members import Members
 from bots.slack_bot.outbound import Outbounds
 from bots.slack_bot.workspaces import ApiRefusedError, Workspace
-from bots.tenant_config import TenantConfig, TenantConfigs
+from bots.tenant_config import Ceilings, TenantConfigs
+from workers.errors import SettingsError
 
 CONFIGURE = "palaver_configure"
-CONFIG_MODAL = "palaver_config"
 
 
 class Home:
@@ -24,13 +22,17 @@ class Home:
         outbounds: Remembers which workspaces have the agent's view.
         account: What somebody has used.
         configs: What workspaces have decided.
+        ceilings: What the operator allows them.
         members: Tells who may decide.
     """
 
-    def __init__(self, outbounds: Outbounds, account: Account, configs: TenantConfigs, members: Members) -> None:
+    def __init__(
+        self, outbounds: Outbounds, account: Account, configs: TenantConfigs, ceilings: Ceilings, members: Members
+    ) -> None:
         self._outbounds = outbounds
         self._account = account
         self._configs = configs
+        self._ceilings = ceilings
         self._members = members
 
     async def opened(self, workspace: Workspace, event: dict[str, Any]) -> None:
@@ -58,21 +60,20 @@ class Home:
     async def configure(self, workspace: Workspace, user: str, trigger_id: str) -> None:
         """Open the workspace's configuration for an admin."""
         if await self._members.is_admin(workspace, user):
-            view = modals.config_view(CONFIG_MODAL, await self._configs.of(workspace.tenant))
+            view = config_form.view(await self._configs.of(workspace.tenant))
             await workspace.call("views.open", trigger_id=trigger_id, view=view)
 
     async def configured(self, workspace: Workspace, user: str, view: dict[str, Any]) -> dict[str, str]:
         """Keep what an admin has decided; returns what is wrong with it by block."""
+        wanted, wrong = config_form.values(view), {}
         if not await self._members.is_admin(workspace, user):
-            return {modals.PERSONA_BLOCK: wording.NOT_AN_ADMIN}
-        try:
-            config = TenantConfig(
-                persona=modals.text_of(view, modals.PERSONA_BLOCK).strip(), images=modals.images_of(view)
-            )
-        except ValidationError:
-            return {modals.PERSONA_BLOCK: wording.PERSONA_TOO_LONG}
-        await self._configs.set(workspace.tenant, config)
-        return {}
+            return dict.fromkeys(list(wanted)[:1], wording.NOT_AN_ADMIN)
+        for name, text in wanted.items():
+            try:
+                await self._configs.change(workspace.tenant, name, text, self._ceilings)
+            except SettingsError as error:
+                wrong[name] = str(error)
+        return wrong
 
     async def _suggest(self, workspace: Workspace, channel: str) -> None:
         prompts = [{"title": title, "message": message} for title, message in wording.SUGGESTED_PROMPTS]

@@ -18,7 +18,6 @@ from bots.slack_bot.members import Members
 from bots.slack_bot.payloads import Command, Press
 from bots.slack_bot.target import FRONT_END, IMAGE, Target
 from bots.slack_bot.workspaces import Workspace
-from bots.tenant_config import TenantConfigs
 from workers.client import Client
 from workers.contract import tenant_of
 from workers.errors import JobNotFoundError, NotAllowedError
@@ -31,17 +30,13 @@ class Imagine:
         intake: Where prompts go.
         client: Deletes pictures.
         records: What was asked.
-        configs: Whether a workspace wants pictures.
         members: Tells who may delete others' pictures.
     """
 
-    def __init__(
-        self, intake: Intake, client: Client, records: RequestRecords, configs: TenantConfigs, members: Members
-    ) -> None:
+    def __init__(self, intake: Intake, client: Client, records: RequestRecords, members: Members) -> None:
         self._intake = intake
         self._client = client
         self._records = records
-        self._configs = configs
         self._members = members
 
     async def command(self, command: Command, parsed: ParsedPrompt, tell: Tell) -> None:
@@ -56,9 +51,7 @@ class Imagine:
             made=str(int(time.time())),
             kind=IMAGE,
         )
-        if await self._allowed(command.workspace, tell):
-            prompt = _prompt(command.workspace, target, command.key, parsed)
-            await self._intake.ask(prompt, lambda why: tell(escaped(why)))
+        await self._intake.ask(_prompt(command.workspace, target, command.key, parsed), lambda why: tell(escaped(why)))
 
     async def submitted(
         self, workspace: Workspace, target: Target, key: str, parsed: ParsedPrompt, tell: Tell, base: str = ""
@@ -73,8 +66,6 @@ class Imagine:
             tell: Tells who submitted why not.
             base: The job whose prompt was edited, if one was: what flags cannot say is taken from it.
         """
-        if not await self._allowed(workspace, tell):
-            return
         prompt = _prompt(workspace, target, key, parsed)
         asked = await self._records.find(base) if base and tenant_of(base) == workspace.tenant else None
         if asked is not None:
@@ -88,8 +79,6 @@ class Imagine:
             JobNotFoundError: What was asked is not on record any more.
         """
         asked = await self._asked(press.workspace, button)
-        if not await self._allowed(press.workspace, tell):
-            return
         target = Target(
             team=press.workspace.team,
             enterprise=press.workspace.enterprise or "",
@@ -134,13 +123,6 @@ class Imagine:
                 image.artifact_id, tenant=press.workspace.tenant, user="", moderator=True
             )
         await self._records.forget(button.job_id)
-
-    async def _allowed(self, workspace: Workspace, tell: Tell) -> bool:
-        """Whether the workspace wants pictures."""
-        if (await self._intake.patiently(lambda: self._configs.of(workspace.tenant))).images:
-            return True
-        await tell(wording.NO_PICTURES)
-        return False
 
     async def _asked(self, workspace: Workspace, button: Button) -> ImagePrompt:
         found = await self._records.find(button.job_id) if tenant_of(button.job_id) == workspace.tenant else None

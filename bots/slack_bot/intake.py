@@ -17,6 +17,7 @@ from bots.delivery import wording
 from bots.delivery.dispatch import Dispatch
 from bots.image_prompt import ImagePrompt
 from bots.service import Prompt
+from bots.tenant_rules import TenantRules, Whence
 from workers.errors import ContractError, RedisUnavailableError, RefusedError
 
 #: The platform's deadline is 3 s; a loaded machine needs the rest.
@@ -37,24 +38,29 @@ class Intake:
 
     Args:
         dispatch: Where prompts go.
+        rules: What workspaces have decided.
     """
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: Dispatch, rules: TenantRules) -> None:
         self._dispatch = dispatch
+        self._rules = rules
         self._tasks: set[asyncio.Task[Any]] = set()
         self._told: OrderedDict[str, None] = OrderedDict()
 
-    async def begin(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+    async def begin(
+        self, work: Coroutine[Any, Any, Any], what: str, within_s: float = ACK_WITHIN_S
+    ) -> asyncio.Task[Any]:
         """Begin something and return when it is done, or when the platform cannot be kept waiting any longer.
 
         Args:
             work: What to do; its errors are logged.
             what: For the log.
+            within_s: How long to wait for it.
         """
         task = asyncio.create_task(work, name=what)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        await asyncio.wait({task}, timeout=ACK_WITHIN_S)
+        await asyncio.wait({task}, timeout=within_s)
         return task
 
     async def patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
@@ -78,9 +84,13 @@ class Intake:
             tell: Tells that person privately why not.
         """
         try:
-            await self.patiently(lambda: self._dispatch.ask(prompt))
+            await self.patiently(lambda: self._hand_on(prompt))
         except (RefusedError, ContractError, RedisUnavailableError) as error:
             await self.tell_once(prompt.job_id, wording.refusal(error), tell)
+
+    async def _hand_on(self, prompt: Prompt | ImagePrompt) -> bool:
+        """Hand a prompt on as its workspace wants it."""
+        return await self._dispatch.ask(await self._rules.apply(prompt, Whence(channels=(prompt.channel,))))
 
     async def close(self) -> None:
         """Give up what is not promised yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 from bots import image_flags
@@ -13,7 +14,7 @@ from bots.delivery.buttons import Button
 from bots.delivery.surface import GoneError, SurfaceError
 from bots.image_flags import FlagError
 from bots.service import ChatService
-from bots.slack_bot import account, home, markup, wording
+from bots.slack_bot import account, config_form, home, markup, wording
 from bots.slack_bot.account import Account
 from bots.slack_bot.home import Home
 from bots.slack_bot.imagine import Imagine
@@ -142,7 +143,7 @@ class Interactions:
     async def submitted(self, workspace: Workspace, body: dict[str, Any]) -> dict[str, str]:
         """A modal; returns what is wrong with it by block."""
         view = body.get("view") or {}
-        if view.get("callback_id") == home.CONFIG_MODAL:
+        if view.get("callback_id") == config_form.CONFIG_MODAL:
             return await self._home.configured(workspace, str(body["user"]["id"]), view)
         if view.get("callback_id") != IMAGE_MODAL:
             return {}
@@ -169,6 +170,13 @@ class Interactions:
             self._imagine.submitted(workspace, target, key, parsed, tell, form.base), "a submitted prompt"
         )
         return {}
+
+    async def late(self, workspace: Workspace, body: dict[str, Any], submitting: Awaitable[dict[str, str]]) -> None:
+        """Tell in a direct message what is wrong with a modal that had to be closed before that was known."""
+        errors = await submitting
+        if errors:
+            text = f"{wording.NOT_SAVED} {markup.escaped('; '.join(errors.values()))}"
+            await workspace.call("chat.postMessage", channel=str(body["user"]["id"]), text=text)
 
     async def _stop(self, press: Press, button: Button) -> None:
         if tenant_of(button.job_id) != press.workspace.tenant:

@@ -1,4 +1,4 @@
-"""Modals: to write or edit an image prompt, and to configure a workspace."""
+"""Modals: to write or edit an image prompt."""
 
 from __future__ import annotations
 
@@ -7,59 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bots.slack_bot.blocks import Block, context
-from bots.tenant_config import TenantConfig
 
 IMAGE_MODAL = "palaver_image"
 PROMPT_BLOCK = "prompt"
-PERSONA_BLOCK = "persona"
-IMAGES_BLOCK = "images"
-_CHOICE = "choice"
 _INPUT = "text"
 #: The most that the platform's text fields take.
 MOST_CHARS = 3_000
-
-
-def config_view(callback_id: str, config: TenantConfig) -> dict[str, Any]:
-    """The modal of a workspace's configuration."""
-    choices = [("yes", "Pictures may be drawn"), ("no", "No pictures")]
-    options: list[Block] = [{"text": {"type": "plain_text", "text": label}, "value": value} for value, label in choices]
-    persona: Block = {
-        "type": "plain_text_input",
-        "action_id": _INPUT,
-        "multiline": True,
-        "max_length": MOST_CHARS,
-        "initial_value": config.persona,
-    }
-    chosen = options[0] if config.images else options[1]
-    images: Block = {"type": "radio_buttons", "action_id": _CHOICE, "options": options, "initial_option": chosen}
-    return {
-        "type": "modal",
-        "callback_id": callback_id,
-        "title": {"type": "plain_text", "text": "This workspace"},
-        "submit": {"type": "plain_text", "text": "Save"},
-        "close": {"type": "plain_text", "text": "Cancel"},
-        "blocks": [
-            {
-                "type": "input",
-                "block_id": PERSONA_BLOCK,
-                "optional": True,
-                "label": {"type": "plain_text", "text": "Persona: what new conversations begin with"},
-                "element": persona,
-            },
-            {
-                "type": "input",
-                "block_id": IMAGES_BLOCK,
-                "label": {"type": "plain_text", "text": "Pictures"},
-                "element": images,
-            },
-        ],
-    }
-
-
-def images_of(view: dict[str, Any]) -> bool:
-    """Whether pictures may be drawn, as chosen."""
-    chosen = view.get("state", {}).get("values", {}).get(IMAGES_BLOCK, {}).get(_CHOICE, {})
-    return (chosen.get("selected_option") or {}).get("value") != "no"
 
 
 @dataclass(frozen=True, slots=True)

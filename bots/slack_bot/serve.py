@@ -17,6 +17,7 @@ from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promises
+from bots.moderation import LateRecord, moderation_of
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
@@ -42,6 +43,7 @@ from bots.slack_bot.target import FRONT_END
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.workspaces import Workspaces
 from bots.tenant_config import TenantConfigs
+from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
 from workers.results import EventStream
 
@@ -105,7 +107,8 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
     async with client_of(settings) as client:
         connection = client.connection
         conversations = Conversations(connection, settings.conversation)
-        service = ChatService(client, conversations)
+        decisions = LateRecord(settings)
+        service = ChatService(client, conversations, [moderation_of(settings, decisions)])
         records = RequestRecords(connection)
         claims = Claims(connection, settings.conversation.retention_s)
         origin, outbounds = Origin(settings.slack.api_base_url), Outbounds()
@@ -122,12 +125,13 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
             surfaces.open,
             surfaces.ended,
         )
-        intake, whisper, members = Intake(dispatch), Whisper(urls), Members()
+        rules = TenantRules(connection, configs, settings)
+        intake, whisper, members = Intake(dispatch, rules), Whisper(urls), Members()
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes)
-        account = Account(usage, records, conversations, Privacy(conversations, records, usage, client))
-        home = Home(outbounds, account, configs, members)
-        chat = Chat(intake, conversations, configs, claims, files, whisper)
-        imagine = Imagine(intake, client, records, configs, members)
+        account = Account(usage, records, conversations, Privacy(conversations, records, usage, client, decisions))
+        home = Home(outbounds, account, configs, rules.ceilings, members)
+        chat = Chat(intake, conversations, claims, files, whisper)
+        imagine = Imagine(intake, client, records, members)
         commands = Commands(intake, chat, imagine, account, whisper, settings.conversation.retention_s)
         interactions = Interactions(intake, service, conversations, imagine, account, home, members, whisper)
         listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, home)

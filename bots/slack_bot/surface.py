@@ -288,7 +288,10 @@ class ChannelSurface:
             shown.append(blocks.context(f"*{asker}* asked: {escaped(self._target.question)}"))
         if view.text:
             shown.append(blocks.markdown(view.text))
-        shown += [blocks.picture(await self._uploads.put(self._workspace, each), each.alt) for each in view.pictures]
+        open_ones = [each for each in view.pictures if not each.covered]
+        shown += [blocks.picture(await self._uploads.put(self._workspace, each), each.alt) for each in open_ones]
+        if len(open_ones) < len(view.pictures):
+            shown.append(blocks.context(wording.COVERED))
         return {"text": blocks.summary(view.text or "A picture"), "blocks": [*shown, *blocks.rows(view.buttons)]}
 
     async def _find(self, view: View, place: Place) -> str | None:

@@ -36,14 +36,14 @@ PRIVACY = (
     "that their buttons work; and how much you have used. It lies in the operator's own Redis; nothing is sent to "
     "anybody else or used for training. A conversation is forgotten {days} days after its last message."
 )
-CONFIGURE = "*This workspace* (admins only): the bot's persona, and whether it draws pictures."
+CONFIGURE = "*This workspace* (admins only): persona, languages, limits, channels, pictures, moderation."
+NOT_SAVED = "What you have just sent was not taken:"
 NOT_AN_ADMIN = "Only an admin of the workspace can decide this."
-PERSONA_TOO_LONG = "The persona may have 3,000 characters."
-NO_PICTURES = "The admins of this workspace have switched pictures off."
 FLAGS = (
     "Flags: `--ar 16:9` width to height, `--n 4` how many, `--seed 7`, `--steps 20`, `--style name`, `--guidance 5`, "
     "`--negative what it does not show`."
 )
+COVERED = "A picture is not shown: its content may be sensitive, and Slack has no cover for pictures."
 MACHINE = "Answers and pictures are made by a machine and can be wrong."
 
 #: Under the first message of the agent's view: title -> what is asked.

@@ -16,12 +16,11 @@ import redis
 from bots.connection import client_of
 from bots.conversation import Conversations, History
 from bots.image_prompt import ImagePrompt
-from bots.moderation import LateRecord, rules_for
+from bots.moderation import LateRecord, moderation_of
 from bots.service import ChatService, Prompt
 from bots.settings import Settings
 from bots.terminal.answer import Answer
 from bots.terminal.drawing import Drawing
-from generation.moderation.policy import default_policy
 from workers import keys
 from workers.client import CancelOutcome
 from workers.contract import ChatOptions, ImageOptions, ReplyTo
@@ -71,8 +70,8 @@ class Session:
         self.conversation = secrets.token_hex(8)
         self._client = client_of(settings)
         self._conversations = Conversations(self._client.connection, settings.conversation)
-        rules = rules_for(default_policy(settings.moderation.strictness), LateRecord(settings).decided)
-        self._service = ChatService(self._client, self._conversations, [rules])
+        rules = [moderation_of(settings, LateRecord(settings))]
+        self._service = ChatService(self._client, self._conversations, rules)
 
     def beside(self, asker: Asker) -> Session:
         """Somebody else's conversation on the same connections; only the first one is closed."""

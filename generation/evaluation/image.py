@@ -30,17 +30,16 @@ from generation.image.conditioning import Conditioning
 from generation.learning import card, dataset, scorer, sheets, shipped, sources
 from generation.learning.dataset import DataSet
 from generation.learning.diffusion import Guidance
-from generation.learning.matching import PictureTextScorer, choice_accuracy
+from generation.learning.matching import choice_accuracy
 from generation.learning.recipe import RECIPES
+from generation.learning.recognition import CHOICES, GROUPS, Recogniser
 from generation.learning.reconstruction import to_tensor
 from generation.learning.scenes import Kind, Split
-from generation.learning.scorer import Vocabulary
+from generation.learning.vocabulary import Vocabulary, vocabulary
 from generation.learning.workspace import begin, learning_dir
 
 log = logging.getLogger("palaver.evaluation.image")
 
-GROUPS = (("known concepts", Split.HELD_PICTURE), ("new concepts", Split.HELD_CONCEPT))
-CHOICES = (4, 20)
 DIVERSITY_CAPTIONS, DIVERSITY_PICTURES = 24, 4
 SHEET_CONCEPTS, SHEET_COLUMNS = 32, 16
 
@@ -87,14 +86,14 @@ class Options:
     distances: bool
 
 
-def evaluate(options: Options, data: DataSet, words: Vocabulary, judge: PictureTextScorer, out: Path) -> Report:
+def evaluate(options: Options, data: DataSet, words: Vocabulary, judge: Recogniser, out: Path) -> Report:
     """Draw, judge, and write the sheets.
 
     Args:
         options: What is asked.
         data: With the held-out pictures.
         words: Names of its concepts.
-        judge: The scorer.
+        judge: Says what pictures show.
         out: Where sheets go.
 
     Returns:
@@ -151,9 +150,9 @@ def _rows(features: Conditioning, rows: Tensor) -> Conditioning:
     return Conditioning(features.tokens[rows], features.has_tokens[rows], features.sentence[rows])
 
 
-def _recognition(group: Group, judge: PictureTextScorer, words: Vocabulary) -> Iterator[Figure]:
+def _recognition(group: Group, judge: Recogniser, words: Vocabulary) -> Iterator[Figure]:
     """How often the right caption fits best: of real pictures (what can be reached) and of drawn ones."""
-    english, chinese = words.embedded(judge), words.embedded(judge, chinese=True)
+    english, chinese = judge.captions(), judge.captions(chinese=True)
     kinds = (
         ("real", group.real, english, "what can be reached"),
         ("real, Chinese choices", group.real, chinese, ""),
@@ -164,22 +163,20 @@ def _recognition(group: Group, judge: PictureTextScorer, words: Vocabulary) -> I
         if choices > len(words.codes):
             continue
         for kind, pictures, captions, note in kinds:
-            value = choice_accuracy(scorer.embed(judge, pictures), captions, group.concepts, choices)
+            value = choice_accuracy(judge.pictures(pictures), captions, group.concepts, choices)
             yield Figure(f"recognised among {choices}", f"{group.name}, {kind}", value, note)
 
 
 def _variety(
-    groups: list[Group], options: Options, words: Vocabulary, judge: PictureTextScorer, paint: Painter
+    groups: list[Group], options: Options, words: Vocabulary, judge: Recogniser, paint: Painter
 ) -> Iterator[Figure]:
     """How sure the scorer is of each picture, and how alike the pictures of one caption are."""
-    captions, scale = words.embedded(judge), float(judge.log_scale.detach().exp())
     for kind, pictures in (
         ("real", torch.cat([group.real for group in groups])),
         ("drawn from English", torch.cat([group.drawn for group in groups])),
     ):
-        chances = (scorer.embed(judge, pictures) @ captions.T * scale).softmax(dim=1)
         note = f"by the scorer, over its {len(words.codes)} concepts; higher is better"
-        yield Figure("Inception Score", kind, diversity.inception_score(chances), note)
+        yield Figure("Inception Score", kind, diversity.inception_score(judge.chances(pictures)), note)
     known = groups[0]
     chosen = torch.linspace(0, len(known.concepts) - 1, min(DIVERSITY_CAPTIONS, len(known.concepts))).long()
     features, styles = (
@@ -263,7 +260,7 @@ def main(
         if training is None:
             raise ModelNotFoundError(f"There is no exported image model in {model}.")
         recipe = RECIPES[training.recipe]
-        judge = scorer.load_trained(learning_dir() / recipe.name)
+        model_of_scorer = scorer.load_trained(learning_dir() / recipe.name)
         origin = sources.of_recipe(recipe.name, learning_dir() / "downloads")
         data = dataset.build(
             learning_dir() / recipe.name / "data",
@@ -274,7 +271,8 @@ def main(
             cores,
             recipe.scale,
         )
-        words = scorer.vocabulary(data, origin.text_encoder())
+        words = vocabulary(data, origin.text_encoder())
+        judge = Recogniser(model_of_scorer, data, words)
         how = Guidance(steps, guidance)
         options = Options(model, limit, how, seed, torch.device(device), not no_distances)
         report = evaluate(options, data, words, judge, out)

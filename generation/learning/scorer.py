@@ -9,8 +9,7 @@ needs no training.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -19,17 +18,17 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from torch import Tensor, nn
 
 from generation.errors import GenerationError, ModelNotFoundError
-from generation.image.conditioning import Conditioning
 from generation.learning import dataset, sheets, sources
 from generation.learning.augmentation import augment
 from generation.learning.dataset import DataSet
 from generation.learning.features import CaptionChoices
 from generation.learning.loop import CPU, Loop, Stopped
-from generation.learning.matching import PictureTextScorer, choice_accuracy, pool
+from generation.learning.matching import PictureTextScorer, pool
 from generation.learning.recipe import RECIPES, Recipe
+from generation.learning.recognition import Recogniser, accuracies
 from generation.learning.reconstruction import to_tensor
 from generation.learning.scenes import Kind, Split
-from generation.learning.sources import TextEncoder
+from generation.learning.vocabulary import Vocabulary, vocabulary
 from generation.learning.workspace import alone, begin, keep, learning_dir, parameter_count
 
 log = logging.getLogger("palaver.learning.scorer")
@@ -42,77 +41,7 @@ NO_TOKENS_SHARE = 0.35
 TOKEN_NOISE, SENTENCE_NOISE = 0.12, 0.022
 LABEL_SMOOTHING = 0.1
 MAX_SCALE = 60.0
-EMBED_BATCH = 256
 SHEET_PICTURES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """The captions that name each concept, in any style, with their features.
-
-    Args:
-        codes: Of the concepts, sorted.
-        english: For each of them, positions in the features; the first is its name.
-        chinese: Likewise.
-        features: Of all those captions.
-        texts: All those captions.
-    """
-
-    codes: tuple[str, ...]
-    english: tuple[tuple[int, ...], ...]
-    chinese: tuple[tuple[int, ...], ...]
-    features: Conditioning
-    texts: tuple[str, ...]
-
-    def first(self, chinese: bool = False) -> Conditioning:
-        """Features of each concept's name, ``(concepts, ...)``."""
-        positions = torch.tensor([options[0] for options in (self.chinese if chinese else self.english)])
-        features = self.features
-        return Conditioning(features.tokens[positions], features.has_tokens[positions], features.sentence[positions])
-
-    @torch.inference_mode()
-    def embedded(self, model: PictureTextScorer, chinese: bool = False) -> Tensor:
-        """Each concept in the scorer's space: the middle of all its captions of a language, ``(concepts, embedding)``.
-
-        Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021 (prompt
-        ensembling): it recognises new concepts better than the name alone does.
-        """
-        every = model.captions(self.features)
-        options = self.chinese if chinese else self.english
-        return F.normalize(torch.stack([every[list(row)].mean(dim=0) for row in options]), dim=-1)
-
-    def names(self) -> list[str]:
-        """The English name of each concept."""
-        return [self.texts[options[0]] for options in self.english]
-
-
-def vocabulary(data: DataSet, encode: TextEncoder) -> Vocabulary:
-    """Collect the captions that all single pictures of a concept have in common: those that name no style.
-
-    Args:
-        data: Whose concepts.
-        encode: The text encoder.
-    """
-    shared: dict[str, list[int]] = {}
-    for record in data.records:
-        if record.kind == Kind.SINGLE:
-            before = shared.setdefault(record.code, list(record.captions))
-            shared[record.code] = [caption for caption in before if caption in record.captions]
-    used = sorted({caption for captions in shared.values() for caption in captions})
-    place = {caption: position for position, caption in enumerate(used)}
-    codes = tuple(sorted(shared))
-
-    def options(code: str, english: bool) -> tuple[int, ...]:
-        return tuple(place[caption] for caption in shared[code] if (caption < data.english) == english)
-
-    texts = tuple(data.captions[caption] for caption in used)
-    return Vocabulary(
-        codes,
-        tuple(options(code, english=True) for code in codes),
-        tuple(options(code, english=False) for code in codes),
-        encode(list(texts)),
-        texts,
-    )
 
 
 class MatchingLoss:
@@ -166,12 +95,6 @@ class MatchingLoss:
         return model.texts(tokens.to(device), sentences.to(device), no_tokens.to(device))
 
 
-@torch.inference_mode()
-def embed(model: PictureTextScorer, pictures: Tensor) -> Tensor:
-    """Embed many pictures, ``(pictures, 3, side, side) float32``, some at a time."""
-    return torch.cat([model.pictures(part) for part in torch.split(pictures, EMBED_BATCH)])
-
-
 class RecognitionSheet:
     """Logs how well held-out pictures are recognised, and draws some with the name that fits them best."""
 
@@ -183,35 +106,16 @@ class RecognitionSheet:
         """Write the sheet as PNG."""
         device = model.no_tokens.device
         model = nn.Module.to(model, CPU)
-        for figure, value in accuracies(model, self._data, self._words).items():
+        recogniser = Recogniser(model, self._data, self._words)
+        for figure, value in accuracies(recogniser, self._data, self._words).items():
             log.info("%s: %.3f", figure, value)
         positions = self._data.indices(Split.HELD_PICTURE, Kind.SINGLE)
         positions = positions[:: max(1, len(positions) // SHEET_PICTURES)][:SHEET_PICTURES]
         pictures = to_tensor(self._data.pictures[positions])
-        best = (embed(model, pictures) @ self._words.embedded(model).T).argmax(dim=1).tolist()
+        best = (recogniser.pictures(pictures) @ recogniser.captions().T).argmax(dim=1).tolist()
         names = self._words.names()
         sheets.write(pictures, 8, path, [names[index] for index in best])
         nn.Module.to(model, device)
-
-
-@torch.inference_mode()
-def accuracies(model: PictureTextScorer, data: DataSet, words: Vocabulary) -> Mapping[str, float]:
-    """How often real held-out pictures get their right caption: among 4 and 20, known and new concepts, 2 languages."""
-    row = {code: index for index, code in enumerate(words.codes)}
-    result = {}
-    for group, split in (("known concepts", Split.HELD_PICTURE), ("new concepts", Split.HELD_CONCEPT)):
-        positions = data.indices(split, Kind.SINGLE)
-        if not len(positions):
-            continue
-        found = embed(model, to_tensor(data.pictures[positions]))
-        truth = torch.tensor([row[data.records[position].code] for position in positions])
-        for language in ("English", "Chinese"):
-            captions = words.embedded(model, chinese=language == "Chinese")
-            for choices in (4, 20):
-                if choices <= len(captions):
-                    figure = f"real pictures of {group}, {language}, {choices} choices"
-                    result[figure] = choice_accuracy(found, captions, truth, choices)
-    return result
 
 
 def train(recipe: Recipe, data: DataSet, words: Vocabulary, folder: Path) -> PictureTextScorer:

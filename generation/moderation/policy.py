@@ -91,7 +91,7 @@ class Policy(_Frozen):
         lists: Blocked words and patterns.
         links: Which links are accepted.
         attachments: Accepted file endings, without the dot.
-        max_prompt_chars: Longest message.
+        max_prompt_chars: Longest message, with the texts of its attachments.
         exempt: Roles to whom some categories do not apply; ``*`` stands for all but the absolute ones.
         shadow: Decide and record everything, act on nothing but the absolute categories.
         chinese_homophones: Also catch Chinese words that only sound like blocked ones.
@@ -107,7 +107,7 @@ class Policy(_Frozen):
     lists: tuple[WordList, ...] = Field(default=(), max_length=20)
     links: LinkRules = LinkRules()
     attachments: tuple[Word, ...] = ("png", "jpg", "jpeg", "webp", "gif", "txt", "md", "pdf", "csv", "json")
-    max_prompt_chars: int = Field(default=8_000, ge=1, le=200_000)
+    max_prompt_chars: int = Field(default=32_000, ge=1, le=200_000)
     exempt: Mapping[Role, tuple[Category | Literal["*"], ...]] = Field(default_factory=dict)
     shadow: bool = False
     chinese_homophones: bool = True
@@ -185,7 +185,7 @@ class EffectivePolicy(_Frozen):
     lists: tuple[WordList, ...] = ()
     links: LinkRules = LinkRules()
     attachments: tuple[str, ...] = ()
-    max_prompt_chars: int = 8_000
+    max_prompt_chars: int = 32_000
     shadow: bool = False
     chinese_homophones: bool = True
     keep_texts: bool = False

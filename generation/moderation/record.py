@@ -317,13 +317,21 @@ class Record:
 
     # Privacy
 
-    def forget_user(self, tenant: str, user: str) -> int:
+    def forget_user(self, tenant: str | None, user: str) -> int:
         """Delete a user's kept texts and appeals, and take the user out of the decisions.
+
+        Args:
+            tenant: Where; None for everywhere.
+            user: Who.
 
         Returns:
             Decisions that no longer name anybody.
         """
         self.flush()
+        if tenant is None:
+            with self._engine.connect() as connection:
+                tenants = connection.execute(select(DECISIONS.c.tenant).distinct()).scalars().all()
+            return sum(self.forget_user(each, user) for each in tenants)
         user_hash = self.user_hash(tenant, user)
         own = select(DECISIONS.c.id).where(DECISIONS.c.tenant == tenant, DECISIONS.c.user_hash == user_hash)
         with self._engine.begin() as connection:
@@ -423,6 +431,11 @@ class NoRecord:
 
     def decided(self, decided: Sequence[Decided]) -> None:
         """Forget decisions."""
+
+    def forget_user(self, tenant: str | None, user: str) -> int:
+        """Nobody is remembered."""
+        del tenant, user
+        return 0
 
     def close(self) -> None:
         """Nothing is held."""

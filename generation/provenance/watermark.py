@@ -119,7 +119,7 @@ def _score_and_direction(grids: Pixels, key: str) -> tuple[float, Pixels]:
     shape = (1 / (local * _VISIBLE[:, None, None]))[band]
     towards = np.zeros_like(spectra)
     towards[band] = signs * shape * (norm / float(np.sum(shape / local[band])))
-    return score, cosine.T @ towards @ cosine
+    return score, (cosine.T @ towards @ cosine).astype(np.float32)
 
 
 def _worn(colours: Pixels) -> Pixels:
@@ -177,7 +177,8 @@ def _cosines() -> Pixels:
     place = np.arange(GRID_PX)[None, :]
     matrix = np.cos(np.pi * (place + 0.5) * frequency / GRID_PX) * np.sqrt(2 / GRID_PX)
     matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    cosines: Pixels = matrix.astype(np.float32)
+    return cosines
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
@@ -119,21 +120,23 @@ async def test_a_message_whose_posting_was_not_recorded_is_found_again(way, meth
 
 
 @pytest.mark.parametrize(
-    ("way", "method"),
+    ("way", "methods"),
     [
-        ("streaming", "chat.startStream"),
-        ("streaming", "chat.appendStream"),
-        ("streaming", "chat.stopStream"),
-        ("editing", "chat.postMessage"),
-        ("editing", "chat.update"),
+        ("streaming", ("chat.startStream", "chat.appendStream", "chat.stopStream")),
+        ("editing", ("chat.postMessage", "chat.update")),
     ],
 )
-async def test_a_lost_reply_doubles_nothing(way, method, ways):
+async def test_lost_replies_double_nothing(way, methods, ways):
     fake, _ = ways[way]
-    fake.faults.lost[method] = 1
-    ts = await fake.say("U5", "C5", "{bot} " + LONG)
-    await exactly(fake, "C5", ts, right(LONG))
-    assert fake.faults.lost[method] == 0
+    fake.faults.lost |= dict.fromkeys(methods, 1)
+
+    async def one(number: int) -> None:
+        channel = f"C5{number}"
+        ts = await fake.say(f"U5{number}", channel, "{bot} " + LONG)
+        await exactly(fake, channel, ts, right(LONG))
+
+    await asyncio.gather(*(one(number) for number in range(4)))
+    assert not any(fake.faults.lost.values())
 
 
 @pytest.mark.kill
@@ -187,8 +190,25 @@ async def test_more_answers_than_streams_are_edited_messages(streaming):
 
     before = len(fake.called("chat.startStream"))
     await asyncio.gather(*(one(number) for number in range(24)))
-    assert len(fake.called("chat.startStream")) - before <= 20
-    assert not fake.called("chat.startStream", "ratelimited")
+    assert len(fake.called("chat.startStream")) - before <= 20, "a front-end that was not restarted knows the limit"
+
+
+async def test_who_waits_is_told_the_position_and_the_time():
+    server = ValkeyProcess(persist=False).start()
+    with worker(config(server.url, capacity=1)):
+        async with running(server.url) as (fake, _):
+            slow = asked(60, step_s=0.05)
+            places = [("D21", "U21"), ("D22", "U22"), ("D23", "U23")]
+            threads = [await fake.say(user, channel, slow) for channel, user in places]
+            texts = await fake.wait(lambda: fake.sessions.get(("D23", threads[2]), {}).get("texts"), "a status")
+            await fake.wait(lambda: any("before this one" in text for text in texts), f"a position in {texts}")
+            assert any(text.startswith("is waiting: ") for text in texts)
+            shown = await fake.command("U24", "C24", "/chat", slow)
+            assert shown.ok
+            await fake.wait(
+                lambda: any("before this one" in m.body for m in fake.thread("C24", None)), "a waiting line"
+            )
+    server.remove()
 
 
 # The stop button of ours
@@ -270,6 +290,14 @@ async def test_a_request_to_refresh_opens_another_socket(streaming):
 
 async def test_everything_is_acknowledged_while_redis_hangs(streaming, queue):
     fake, _ = streaming
+    fake.admins.add("U19")
+    await fake.open_home("U19")
+    home = await fake.wait(lambda: fake.homes.get("U19"), "a home")
+    await fake.press_in_view("U19", home, "palaver_configure")
+    view = await fake.wait(lambda: [v for v in fake.views.values() if v.get("callback_id") == "palaver_config"], "it")
+    question = await fake.say("U18", "C18", "{bot} " + asked(2_000, step_s=0.05))
+    message = await begun(fake, "C18", question)
+    stop = {"action_id": "p:stop:slack-T1__nothing", "type": "button", "text": {"text": "Stop"}}
     fake.acks.clear()
     queue.process.send_signal(signal.SIGSTOP)
     try:
@@ -277,13 +305,15 @@ async def test_everything_is_acknowledged_while_redis_hangs(streaming, queue):
         saying = asyncio.gather(fake.say("U19", "D19", asked(6)), fake.command("U19", "C19", "/chat", asked(7)))
         ts, command = await saying
         assert command.ok
-        home = await fake.open_home("U19", "messages")
-        assert home.ok
-        assert time.monotonic() - begun_s < 3 * 3
+        assert (await fake.open_home("U19", "home")).ok
+        assert (await fake.press_element("U19", message, stop)).ok
+        assert (await fake.submit("U19", view[0], {"persona": "You are brief."})).ok
+        assert time.monotonic() - begun_s < 5 * 3
     finally:
         queue.process.send_signal(signal.SIGCONT)
     slowest = max(ack.latency_s for ack in fake.acks)
-    assert len(fake.acks) == 3
+    sys.stdout.write(f"\nslowest of {len(fake.acks)} acks while Redis hangs: {slowest * 1000:.0f} ms\n")
+    assert len(fake.acks) >= 5
     assert slowest < 3, "within the platform's deadline, whatever this machine is busy with"
     await exactly(fake, "D19", ts, right(asked(6)))
     found = await answers(fake, "C19", None)

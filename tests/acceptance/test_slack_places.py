@@ -218,13 +218,14 @@ async def test_the_home_shows_usage_and_lets_admins_configure_the_workspace(fake
     no_pictures = {"type": "radio_buttons", "selected_option": {"value": "no"}}
     await fake.submit("U17", view[0], {"persona": "You are a pirate.", "images": no_pictures})
     await fake.command("U16", "C16", "/imagine", "a fox")
-    assert "switched pictures off" in fake.whispers("U16")[-1].body
+    assert "switched off here" in fake.whispers("U16")[-1].body
     ts = await fake.say("U16", "D16", asked(3))
     await answers(fake, "D16", ts)
     with redis.Redis.from_url(queue.url) as client:
-        kept = client.hgetall(keys.conversation("slack-T1", f"D16-{ts.replace('.', '-')}"))
-        other = client.get(keys.tenant_config("slack-T2"))
-    assert kept[b"persona"] == b"You are a pirate."
-    assert other is None
+        kept, other = (client.get(keys.tenant_config(tenant)) for tenant in ("slack-T1", "slack-T2"))
+    assert json.loads(kept)["persona"] == "You are a pirate."
+    assert other is None, "another workspace decides for itself"
+    wrong = await fake.submit("U17", view[0], {"max_answer_tokens": "many"})
+    assert "number of tokens" in wrong.payload["errors"]["max_answer_tokens"]
     denied = await fake.submit("U16", view[0], {"persona": "mine", "images": no_pictures})
     assert "Only an admin" in denied.payload["errors"]["persona"]

@@ -13,8 +13,10 @@ from generation.learning.augmentation import augment
 from generation.learning.dataset import DataSet, Mix
 from generation.learning.matching import PictureTextScorer, choice_accuracy, pool
 from generation.learning.recipe import SMOKE
+from generation.learning.recognition import Recogniser, accuracies
 from generation.learning.scenes import Kind, Split
-from generation.learning.scorer import MatchingLoss, Vocabulary
+from generation.learning.scorer import MatchingLoss
+from generation.learning.vocabulary import Vocabulary, vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 @pytest.fixture(scope="module")
 def words(data: DataSet) -> Vocabulary:
-    return scorer.vocabulary(data, sources.hashed_words)
+    return vocabulary(data, sources.hashed_words)
 
 
 def _model() -> PictureTextScorer:
@@ -93,7 +95,7 @@ def test_the_loss_is_random_only_through_its_generator_and_sees_no_held_out_conc
 
 def test_training_recognises_held_out_drawings(data: DataSet, words: Vocabulary, tmp_path: Path) -> None:
     trained = scorer.train(SMOKE, data, words, tmp_path)
-    figures = scorer.accuracies(trained, data, words)
+    figures = accuracies(Recogniser(trained, data, words), data, words)
     assert figures["real pictures of known concepts, English, 4 choices"] > 0.6
     assert scorer.load_trained(tmp_path).stem.weight.dtype == torch.float32
     assert (tmp_path / "scorer" / "sheets" / f"step-{SMOKE.scoring.total_steps:07d}.png").stat().st_size > 1000
@@ -118,3 +120,19 @@ def test_shipped_weights_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     assert weights.stat().st_size < 2.2 * parameters + 10_000
     assert sum(parameter.numel() for parameter in PictureTextScorer().parameters()) * 2 < 5e6, "the real one too"
+
+
+def test_a_recogniser_compares_in_two_spaces_and_speaks_two_languages(data: DataSet, words: Vocabulary) -> None:
+    recogniser = Recogniser(_model().eval(), data, words)
+    pictures = torch.rand(3, 3, 64, 64) * 2 - 1
+    found, english, chinese = recogniser.pictures(pictures), recogniser.captions(), recogniser.captions(chinese=True)
+    assert found.shape[1] == english.shape[1] == chinese.shape[1]
+    torch.testing.assert_close(found.norm(dim=1), torch.full((3,), 2**0.5))
+    torch.testing.assert_close(english.norm(dim=1), torch.full((len(words.codes),), 2**0.5))
+    torch.testing.assert_close(recogniser.chances(pictures).sum(dim=1), torch.ones(3))
+
+
+def test_the_scorer_that_ships_loads_and_is_small() -> None:
+    shipped = scorer.SHIPPED_DIR / "diffusion_pytorch_model.safetensors"
+    assert shipped.stat().st_size < 5e6
+    assert PictureTextScorer.from_pretrained(scorer.SHIPPED_DIR).config["embedding_width"] == 256

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +111,10 @@ def test_masking_hides_what_overlaps_once() -> None:
 def test_a_verdict_to_mask_without_a_place_hides_everything() -> None:
     decision = default_policy().decide("output", [Finding(Category.SECRETS, 1.0, "model:x", "1")])
     assert decision.masked("the key is under the mat") == "***"
+
+
+def test_the_policy_that_the_documents_show_is_right() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/moderation.md").read_text("utf-8")
+    shown = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
+    assert read_policy(shown).lists[0].action is Action.MASK
+    assert all(f"`{category}`" in text for category in Category)

@@ -19,6 +19,7 @@ from workers.errors import SettingsError
 from workers.redis_connection import mapped_errors
 
 Moderation = Literal["relaxed", "balanced", "strict"]
+_LEVELS: tuple[Moderation, ...] = ("relaxed", "balanced", "strict")
 _LISTED = 50
 _LANGUAGE = re.compile(r"[^\W\d_][\w -]{1,29}")
 
@@ -35,7 +36,7 @@ class TenantConfig(BaseModel):
         user_per_minute: Prompts a minute of one user, on average.
         channels: Ids of the channels in which the bot answers; empty for all.
         roles: Ids of the roles whose members it answers; empty for everybody.
-        moderation: How strict; None for as strict as the operator.
+        moderation: How strict, never laxer than the operator; None for as strict.
         policy: Everything else about moderation, in place of ``moderation``; set with ``palaver moderation set``.
         threads: Whether a mention in a channel is answered in a thread of its own.
     """
@@ -54,6 +55,10 @@ class TenantConfig(BaseModel):
     policy: Policy | None = None
     threads: bool = False
 
+    def strictness(self, operators: Moderation) -> Moderation:
+        """How strict prompts are taken: as the tenant wants, and at least as strict as the operator."""
+        return max(self.moderation or operators, operators, key=_LEVELS.index)
+
     def system_text(self, default: str) -> str | None:
         """The system text of a conversation without one of its own; None if the operator's is meant."""
         languages = f"Answer only in {' or '.join(self.languages)}." if self.languages else ""
@@ -70,11 +75,13 @@ class Ceilings:
         max_answer_tokens: Longest answer.
         user_per_minute: Prompts a minute of one user.
         models: Chat models that run.
+        moderation: How strict the operator is.
     """
 
     max_answer_tokens: int
     user_per_minute: float
     models: Sequence[str]
+    moderation: Moderation
 
 
 class TenantConfigs:
@@ -155,13 +162,16 @@ def _read(name: str, text: str, ceilings: Ceilings) -> object:
         "user_per_minute": _rate,
         "channels": _ids,
         "roles": _ids,
-        "moderation": _word,
+        "moderation": _level,
     }
     reader = readers.get(name)
     return reader(text, ceilings) if reader else text
 
 
-def _word(text: str, _: Ceilings) -> str:
+def _level(text: str, ceilings: Ceilings) -> str:
+    allowed = _LEVELS[_LEVELS.index(ceilings.moderation) :]
+    if text.lower() not in allowed:
+        raise SettingsError(f"Write {' or '.join(allowed)}; the operator allows nothing laxer.")
     return text.lower()
 
 

@@ -59,6 +59,7 @@ class TenantRules:
             max_answer_tokens=self._settings.conversation.max_answer_tokens,
             user_per_minute=self._settings.limits.chat.user.per_minute,
             models=(self._settings.chat.model,),
+            moderation=self._settings.moderation.strictness,
         )
 
     async def apply(self, prompt: Prompt | ImagePrompt, whence: Whence) -> Prompt | ImagePrompt:
@@ -82,7 +83,7 @@ class TenantRules:
 
     def _policy(self, config: TenantConfig, whence: Whence) -> EffectivePolicy:
         """How the tenant wants this prompt moderated."""
-        policy = config.policy or Policy(strictness=config.moderation or self._settings.moderation.strictness)
+        policy = config.policy or Policy(strictness=config.strictness(self._settings.moderation.strictness))
         return policy.at(nsfw=whence.nsfw, roles=list(whence.roles))
 
     async def _check_rate(self, config: TenantConfig, prompt: Prompt | ImagePrompt) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from bots.image_prompt import ImagePrompt
+from generation.errors import GenerationError
 from workers.client import Queued
 from workers.contract import Event
 from workers.errors import RedisUnavailableError, RefusedError, WorkersError
@@ -63,7 +64,7 @@ def ending(event: Event, any_text: bool) -> str | None:
     return failure.message + again
 
 
-def refusal(error: WorkersError) -> str:
+def refusal(error: WorkersError | GenerationError) -> str:
     """What to say when a prompt was not taken."""
     if isinstance(error, RedisUnavailableError):
         return BUSY

@@ -20,6 +20,7 @@ from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt
 from bots.tenant_config import TenantConfigs
 from bots.tenant_rules import TenantRules, Whence
+from generation.errors import GenerationError
 from workers.client import Client
 from workers.contract import ReplyTo, tenant_of
 from workers.errors import WorkersError
@@ -73,7 +74,7 @@ class Desk:
         try:
             prompt = await make(handle.reply_to(self.front_end))
             await self.dispatch.ask(await self.rules.apply(prompt, whence(interaction)))
-        except WorkersError as error:
+        except (WorkersError, GenerationError) as error:
             _log.info("interaction %d is not taken: %s", interaction.id, error.code)
             await replace_with_notice(interaction, wording.refusal(error))
 
@@ -97,7 +98,7 @@ class Desk:
         try:
             prompt = await make(handle.reply_to(self.front_end))
             await self.dispatch.ask(await self.rules.apply(prompt, whence_message(message)))
-        except WorkersError as error:
+        except (WorkersError, GenerationError) as error:
             _log.info("message %d is not taken: %s", message.id, error.code)
             await reply(message, wording.refusal(error))
         finally:

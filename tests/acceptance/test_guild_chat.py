@@ -19,13 +19,17 @@ from tests.worker_processes import config, worker
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
-CODE = "def f(x):\n    return x + 1\n" * 12
+CODE = "def f(x):\n    return x + 1  # the next one\n" * 10
+#: A few: many links are what moderation takes for an advertisement.
+LINK = "[a link](https://example.org/birds)"
 #: Long, with code blocks, lists, links and characters of several code units.
+END = "No more of birds."
 LONG = "\n\n".join(
-    f"Paragraph {number} about birds 🦜🏳️‍🌈 and [a link](https://example.org/{number}).\n\n"
+    f"Paragraph {number} about birds 🦜🏳️‍🌈 and {LINK if number % 12 == 5 else 'no link'}.\n\n"
     f"- item one of {number}\n- item two\n\n```python\n{CODE}```"
-    for number in range(24)
+    for number in range(21)
 )
+LONG += f"\n\n{END}"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ async def guild(_guild):
 
 
 def orders(**what: object) -> str:
-    return json.dumps(what)
+    return json.dumps(what, ensure_ascii=False)
 
 
 def place(guild: FakeGuild) -> int:
@@ -123,11 +127,10 @@ async def test_a_command_is_answered_in_its_own_message(guild):
 async def test_ten_thousand_characters_are_complete_and_no_block_is_broken(guild):
     assert len(LONG) > 10_000
     prompt = await guild.mention(orders(say=LONG), channel=place(guild))
-    ending = LONG.rstrip("`\n").rpartition("\n")[2].strip()
 
     def whole() -> list[Message]:
         found = guild.answers(prompt)
-        return found if complete(*found) and ending in found[-1].content and len(found) > 5 else []
+        return found if complete(*found) and found[-1].content.endswith(END) and len(found) > 5 else []
 
     await until(whole, "the whole answer", 120)
     await asyncio.sleep(1)
@@ -340,7 +343,7 @@ async def test_twenty_users_at_once_are_acknowledged_in_time(guild, capsys):
     users = [OWNER + 100 + number for number in range(20)]
     channel, commands = place(guild), []
     for round_ in range(5):  # later ones meet the answers to earlier ones
-        texts = [(user, orders(tokens=30, step_s=0.01, user=user, round=round_)) for user in users]
+        texts = [(user, orders(tokens=30, step_s=0.01, user=user - OWNER, round=round_)) for user in users]
         asked = [guild.command("chat", user=user, channel=channel, prompt=text) for user, text in texts]
         commands += zip(await asyncio.gather(*asked), (text for _, text in texts), strict=True)
         await asyncio.sleep(0.3)
@@ -405,7 +408,7 @@ async def test_what_a_configuration_does_not_take_is_said_clearly(guild):
         ("max_answer_tokens", "a lot", "16 to 1024"),
         ("model", "gpt-9", "does not run here"),
         ("images", "maybe", "on or off"),
-        ("moderation", "none", "does not take"),
+        ("moderation", "relaxed", "nothing laxer"),
         ("channels", "general", "by mentioning"),
         ("languages", "<@1>", "by their names"),
     ):
@@ -436,6 +439,18 @@ async def test_a_configuration_holds_at_once(guild):
     finally:
         for setting in ("images", "max_answer_tokens", "channels", "roles"):
             await configured(guild, "config reset", channel, setting=setting)
+
+
+async def test_what_a_guild_finds_too_much_is_refused_privately_and_costs_nothing(guild):
+    channel = place(guild)
+    links = "Read https://a.example.org https://b.example.org https://c.example.org https://d.example.org"
+    assert await said(guild, prompt=links, channel=channel)
+    await configured(guild, "config set", channel, setting="moderation", value="strict")
+    try:
+        assert await refused(guild, "chat", prompt=links, channel=channel)
+        assert await said(guild, prompt="Good morning.", channel=channel)
+    finally:
+        await configured(guild, "config reset", channel, setting="moderation")
 
 
 async def test_a_guild_may_have_its_own_rate(guild):

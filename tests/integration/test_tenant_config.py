@@ -8,7 +8,7 @@ from bots.tenant_config import Ceilings, TenantConfig, TenantConfigs
 from workers import keys
 from workers.errors import SettingsError
 
-CEILINGS = Ceilings(max_answer_tokens=1_000, user_per_minute=20, models=("small",))
+CEILINGS = Ceilings(max_answer_tokens=1_000, user_per_minute=20, models=("small",), moderation="balanced")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,7 @@ async def test_a_change_holds_for_everybody_and_can_be_taken_back(async_redis, n
         ("user_per_minute", "21"),
         ("channels", "everywhere"),
         ("moderation", "none"),
+        ("moderation", "relaxed"),
         ("persona", "x" * 4_000),
     ],
 )
@@ -70,6 +71,12 @@ async def test_two_administrators_at_once_lose_no_change(async_redis):
 async def test_what_another_release_has_written_counts_as_nothing(async_redis):
     await async_redis.set(keys.tenant_config("t1"), '{"max_answer_tokens": "lots"}')
     assert await TenantConfigs(async_redis).of("t1") == TenantConfig()
+
+
+def test_a_tenant_is_never_laxer_than_the_operator():
+    assert TenantConfig(moderation="relaxed").strictness("balanced") == "balanced"
+    assert TenantConfig(moderation="strict").strictness("balanced") == "strict"
+    assert TenantConfig().strictness("relaxed") == "relaxed"
 
 
 def test_languages_go_into_the_system_text():

@@ -101,6 +101,6 @@ def _installed(folder: Path, revision: str) -> Path | None:
 
 def _not_found(name: str) -> str:
     names = [entry.name for entry in entries()]
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(close)}? " if close else f"The catalogue has {', '.join(names)}. "
     return f"There is no model {name!r}. {hint}Any hub model works as org/name, any directory by its path."

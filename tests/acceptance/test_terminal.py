@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_persona_is_heeded_by_the_prompt(home):
 
 def test_ctrl_c_stops_the_answer_and_the_program(home):
     chat = home.start("chat", "--json", *LONG)
-    job_id = first_delta(chat)
+    job_id = first_delta(chat)["job_id"]
     chat.send_signal(signal.SIGINT)
     out, err = chat.communicate(timeout=DEADLINE_S)
     assert chat.returncode == 130, err
@@ -107,7 +108,7 @@ def test_ctrl_c_stops_the_answer_and_the_program(home):
 
 def test_a_reader_that_goes_away_stops_the_answer(home):
     chat = home.start("chat", "--json", *LONG)
-    job_id = first_delta(chat)
+    job_id = first_delta(chat)["job_id"]
     assert chat.stdout
     chat.stdout.close()
     assert chat.wait(DEADLINE_S) == 141
@@ -116,7 +117,7 @@ def test_a_reader_that_goes_away_stops_the_answer(home):
 
 def test_a_killed_front_end_loses_nothing(home):
     chat = home.start("chat", "--json", *LONG)
-    job_id = first_delta(chat)
+    job_id = first_delta(chat)["job_id"]
     chat.kill()
     chat.wait()
     again = lines_of(home.run("chat", "--json", "--follow", job_id))
@@ -129,7 +130,7 @@ def test_a_killed_front_end_loses_nothing(home):
 @pytest.mark.kill
 def test_a_killed_worker_still_answers_once(home):
     chat = home.start("chat", "--json", *LONG)
-    first_delta(chat)
+    begun = first_delta(chat)
     for worker in home.status()["workers"]:
         os.kill(worker["pid"], signal.SIGKILL)
     out, err = chat.communicate(timeout=DEADLINE_S)
@@ -137,18 +138,18 @@ def test_a_killed_worker_still_answers_once(home):
     told = [json.loads(line) for line in out.splitlines()]
     assert [line["type"] for line in told if line["type"] in ("finished", "failed", "cancelled")] == ["finished"]
     anew = [number for number, line in enumerate(told) if line["type"] == "restarted"]
-    since = told[anew[-1] + 1 :] if anew else told
+    since = told[anew[-1] + 1 :] if anew else [begun, *told]
     assert "".join(line["text"] for line in since if line["type"] == "delta") == told[-1]["text"]
     wait_for(lambda: ready(home))
 
 
-def first_delta(chat: subprocess.Popen[str]) -> str:
-    """Read until text has come; returns the job's id."""
+def first_delta(chat: subprocess.Popen[str]) -> dict[str, Any]:
+    """Read until text has come; returns what told it."""
     assert chat.stdout
     for line in chat.stdout:
         told = json.loads(line)
         if told["type"] == "delta":
-            return told["job_id"]
+            return told
     raise AssertionError(chat.stderr.read() if chat.stderr else "it ended")
 
 

@@ -127,7 +127,8 @@ class ImageSampling:
         sampler: Name of a sampler; None takes the model's own.
         seed: Makes pictures reproducible whatever else is in the batch; None draws a fresh one.
         strength: How much of an initial picture is drawn anew, above 0 to 1.
-        variation_seed: Seed of the noise that is blended in, for variations of one picture; None for none.
+        variation_seed: Seed of the noise that is blended in, for variations of one picture; None for none. Picture
+            ``i`` then has the seed ``seed`` and blends in ``variation_seed + i``.
         variation_strength: Share of that noise, 0 to 1, by spherical interpolation.
         style: Name of one of the model's styles; None leaves it to the prompt.
         upscale: Factor of enlargement afterwards: 1, 2 or 4.
@@ -278,7 +279,7 @@ class Picture:
         media_type: ``image/png``, ``image/jpeg`` or ``image/webp``.
         width_px: Width.
         height_px: Height.
-        seed: With it, this picture is drawn again by a request for one.
+        seed: With it, this picture is drawn again by a request for one; of a variation, its ``variation_seed``.
         covered: Moderation wants it shown behind a cover that a reader lifts.
     """
 

@@ -11,6 +11,7 @@ from bots.tenant_config import TenantConfig
 CONFIG_MODAL = "palaver_config"
 
 _INPUT = "text"
+_OPERATOR = "operator"
 #: Settings that are written, with what stands above their field and below it.
 _WRITTEN = {
     "persona": ("Persona: what conversations begin with", "Empty: the operator's."),
@@ -21,7 +22,10 @@ _WRITTEN = {
 #: Settings that are chosen: value as the configuration reads it -> what is written beside it.
 _CHOSEN = {
     "images": ("Pictures", {"on": "Pictures may be drawn", "off": "No pictures"}),
-    "moderation": ("Moderation", {"relaxed": "Relaxed", "balanced": "Balanced", "strict": "Strict"}),
+    "moderation": (
+        "Moderation",
+        {_OPERATOR: "As the operator has it", "relaxed": "Relaxed", "balanced": "Balanced", "strict": "Strict"},
+    ),
 }
 _CHANNELS = "channels"
 
@@ -44,7 +48,8 @@ def values(submitted: dict[str, Any]) -> dict[str, str | None]:
     state = submitted.get("state", {}).get("values", {})
     found: dict[str, str | None] = {name: text_of(submitted, name).strip() or None for name in _WRITTEN}
     for name in _CHOSEN:
-        found[name] = (state.get(name, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
+        chosen = (state.get(name, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
+        found[name] = None if chosen == _OPERATOR else chosen
     found[_CHANNELS] = " ".join(state.get(_CHANNELS, {}).get(_INPUT, {}).get("selected_channels") or []) or None
     return found
 
@@ -77,7 +82,8 @@ def _chosen(name: str, config: TenantConfig) -> Block:
     value = getattr(config, name)
     now = ("on" if value else "off") if isinstance(value, bool) else value
     options: dict[str, Block] = {key: {"text": _plain(text), "value": key} for key, text in choices.items()}
-    element: Block = {"type": "radio_buttons", "options": [*options.values()], "initial_option": options[now]}
+    chosen = options[now or _OPERATOR]
+    element: Block = {"type": "radio_buttons", "options": [*options.values()], "initial_option": chosen}
     return _field(name, label, element)
 
 

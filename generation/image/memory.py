@@ -8,8 +8,9 @@ from generation import torch_devices
 from generation.image.config import ImageConfig
 from generation.image.family import Family, Prompt
 
-#: On a CPU a batch is no faster than its pictures one after the other; more only makes each wait for the others.
-_CPU_ROWS = 4
+#: On a CPU a batch is hardly faster than its pictures one after the other: small pictures gain a little up to four,
+#: large ones leave the caches beyond two, and more only makes each wait for the others.
+_CPU_ROWS, _CPU_ROWS_LARGE, _LARGE_PIXELS = 4, 2, 128 * 128
 _MOST_ROWS = 32
 #: A generous guess of what a pass on a CPU takes for each pixel of its pictures, which cannot be measured there.
 _CPU_BYTES_PER_PIXEL = 3_000
@@ -21,7 +22,8 @@ def rows_for(family: Family, config: ImageConfig) -> int:
         return config.rows
     share = torch_devices.free_memory_bytes(family.device) * config.memory_share
     if family.device.type == "cpu":
-        taken, most = family.fit(family.defaults.size).pixels * _CPU_BYTES_PER_PIXEL, _CPU_ROWS
+        pixels = family.fit(family.defaults.size).pixels
+        taken, most = pixels * _CPU_BYTES_PER_PIXEL, _CPU_ROWS if pixels <= _LARGE_PIXELS else _CPU_ROWS_LARGE
     else:
         taken, most = _bytes_of_one(family), _MOST_ROWS
     return max(1, min(most, int(share / max(1, taken))))

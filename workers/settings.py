@@ -73,6 +73,7 @@ class ChatModelSettings(_Section):
         memory_share: Share of the device's free memory this engine may take.
         threads: CPU threads; 0 takes the number of physical cores this process may use.
         allow_pickle: Whether weights other than safetensors may be loaded.
+        text_watermark_key: Sampled answers carry a statistical mark that depends on it; none by default.
     """
 
     backend: Literal["transformers", "openai"] = "transformers"
@@ -87,6 +88,7 @@ class ChatModelSettings(_Section):
     memory_share: float = Field(default=0.8, gt=0, le=1)
     threads: int = Field(default=0, ge=0)
     allow_pickle: bool = False
+    text_watermark_key: SecretStr | None = None
     api_base_url: str | None = None
     api_key: SecretStr | None = None
     api_timeout_s: float = Field(default=120.0, gt=0)

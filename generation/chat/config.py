@@ -33,6 +33,7 @@ class ChatConfig:
         memory_share: Share of the device's free memory this engine may take, in (0, 1].
         threads: CPU threads; 0 takes the number of physical cores this process may use.
         allow_pickle: Whether weights other than safetensors may be loaded. Unpickling runs code: trusted files only.
+        text_watermark_key: Sampled answers carry a statistical mark that depends on it; empty for none.
         api_base_url: Of the ``openai`` backend, for example ``http://localhost:8000/v1``.
         api_key: Of the ``openai`` backend; never logged.
         api_timeout_s: Longest silence of the ``openai`` server before an answer counts as broken.
@@ -51,6 +52,7 @@ class ChatConfig:
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.8
     threads: Annotated[int, Field(ge=0)] = 0
     allow_pickle: bool = False
+    text_watermark_key: str | None = field(default=None, repr=False)
     api_base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     api_timeout_s: Annotated[float, Field(gt=0)] = 120.0

@@ -16,6 +16,7 @@ from generation.chat.sampling import sample
 from generation.chat.scheduler import Scheduler
 from generation.chat.sequence import Sequence, StepPlan, new_sequence
 from generation.errors import GenerationError, OutOfMemoryError
+from generation.provenance.text_watermark import TextWatermark
 from generation.torch_devices import is_out_of_memory
 from generation.types import (
     ChatRequest,
@@ -52,6 +53,8 @@ class ChatEngine:
         self._device = loaded.device
         self._forward = runtime.forward
         self._scheduler = Scheduler(runtime.forward, runtime.slots, runtime.budget_tokens, runtime.chunk_tokens)
+        key = config.text_watermark_key
+        self._watermark = TextWatermark(key, loaded.device) if key else None
         self._prefixes = PrefixCache(runtime.prefix_tokens)
         self._budget_tokens = runtime.budget_tokens
         self._sequences: dict[str, Sequence] = {}
@@ -160,6 +163,8 @@ class ChatEngine:
         plan = self._scheduler.plan()
         logits = self._forward.run(plan)
         sampled = plan.sampled
+        if self._watermark is not None and sampled:
+            logits = self._watermark.apply(logits, sampled)
         tokens = sample(logits, sampled) if sampled else []
         self._scheduler.commit(plan)
         self._remember(plan)

@@ -44,6 +44,7 @@ class Sequence:
     first_token_s: float | None = None
     gpu_s: float = 0.0
     seen: set[int] = field(default_factory=set)
+    marked_contexts: set[tuple[int, ...]] = field(default_factory=set)
 
     @property
     def known_tokens(self) -> int:

@@ -53,6 +53,21 @@ class Report:
     credentials: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TextDetection:
+    """Whether a text has the statistical mark.
+
+    Args:
+        score: Standard deviations above what texts without it show.
+        found: Whether that is enough to be sure.
+        tokens: How long the text is; short ones tell nothing.
+    """
+
+    score: float
+    found: bool
+    tokens: int
+
+
 def hash_prompt(prompt: str) -> str:
     """Hash of a prompt, in hex."""
     return hashlib.sha256(prompt.encode()).hexdigest()

@@ -127,7 +127,7 @@ def test_server_that_lost_its_last_second(restartable_server: ValkeyProcess, kep
     """Everything written since a moment is gone: starts, texts, and ends that were confirmed."""
     with redis.Redis.from_url(restartable_server.url) as client:
         queue = fair_queue(client)
-        ids = [ask(queue, f"k{i}", tokens=20 + 10 * i) for i in range(4)]
+        ids = [ask(queue, f"k{i}", tokens=60 + 10 * i) for i in range(4)]
         (log,) = (restartable_server.directory / "appendonlydir").glob("*.incr.aof")
         client.waitaof(1, 0, 10_000)
         kept_bytes = log.stat().st_size
@@ -137,8 +137,8 @@ def test_server_that_lost_its_last_second(restartable_server: ValkeyProcess, kep
             wait_until(lambda: len(ends(client)) == 2)
             restartable_server.kill9()
             os.truncate(log, kept_bytes)
+            assert b'"finished"' not in log.read_bytes()
             restartable_server.start()
-            assert len(ends(client)) == 0
             wait_until(lambda: len(ends(client)) == 4)
             assert_answered(client, ids)
 

@@ -72,6 +72,13 @@ def export(recipe: Recipe, folder: Path, target: Path, stage: str | None = None)
     return training
 
 
+def _forget_origin(config: Path) -> None:
+    """Leave out where the weights were loaded from: a path of the machine that trained them."""
+    values = json.loads(config.read_text())
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
 def newest(folder: Path) -> Path:
     """The training of the denoiser with the most steps: the long one, or one that was ended well.
 
@@ -125,6 +132,7 @@ def _write(folder: Path, autoencoder: PatchAutoencoder, denoiser: TokenDenoiser,
     folder.mkdir(parents=True)
     for name, model in (("vae", autoencoder), ("transformer", denoiser)):
         keep(nn.Module.to(copy.deepcopy(model), torch.float16), folder / name, SHARD_SIZE)
+        _forget_origin(folder / name / "config.json")
     scheduler: Any = FlowMatchEulerDiscreteScheduler  # diffusers leaves it unannotated
     scheduler().save_pretrained(folder / "scheduler")
     index = {

@@ -124,7 +124,8 @@ def _command(options: Options) -> str:
     plain = Guidance(steps=16)
     steps = "" if options.guidance.steps == plain.steps else f" --steps {options.guidance.steps}"
     scale = "" if options.guidance.scale == plain.scale else f" --guidance {options.guidance.scale:g}"
-    return f"palaver evaluate image{limit}{steps}{scale}"
+    distances_ = "" if options.distances else " --no-distances"
+    return f"palaver evaluate image{limit}{steps}{scale}{distances_}"
 
 
 def _group(name: str, split: Split, options: Options, data: DataSet, words: Vocabulary, paint: Painter) -> Group:

@@ -190,8 +190,8 @@ def refine(
     if not (source / "config.json").exists():
         raise ModelNotFoundError(f"There is no autoencoder in {folder} to refine: train first.")
     stage = folder / ("refinement" if adversarial_weight else "refinement-perceptual")
-    before = stage / "before"
-    if not before.exists():  # a second run starts from the same decoder, also when this one took its place meanwhile
+    before = folder / "refinement" / "before"
+    if not before.exists():  # every later run starts from the same decoder, also when this one took its place meanwhile
         keep(PatchAutoencoder.from_pretrained(source), before)
     torch.manual_seed(recipe.refinement.seed)
     duel = Duel(PatchAutoencoder.from_pretrained(before).float(), PatchCritic())

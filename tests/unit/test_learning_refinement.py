@@ -91,3 +91,14 @@ def test_refining_changes_the_decoder_and_no_latent(data: DataSet, tmp_path: Pat
 def test_refining_nothing_is_a_clear_error(data: DataSet, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="train first"):
         refinement.refine(RECIPE, data, tmp_path, _scorer())
+
+
+def test_each_way_of_refining_starts_from_the_same_decoder(data: DataSet, tmp_path: Path) -> None:
+    autoencoder = _autoencoder()
+    keep(autoencoder, tmp_path / "model" / "vae")
+    refined = refinement.refine(RECIPE, data, tmp_path, _scorer())
+    keep(refined, tmp_path / "model" / "vae")
+    still = replace(RECIPE, refinement=replace(RECIPE.refinement, total_steps=0))
+    again = refinement.refine(still, data, tmp_path, _scorer(), adversarial_weight=0.0)
+    assert torch.equal(again.to_pixels.weight, autoencoder.to_pixels.weight)
+    assert not torch.equal(again.to_pixels.weight, refined.to_pixels.weight)

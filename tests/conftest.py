@@ -11,6 +11,13 @@ import redis.asyncio
 from tests.valkey import ValkeyProcess
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of real processes and clocks on a busy machine: one that fails runs once more, and is reported as rerun."""
+    for item in items:
+        if {"integration", "acceptance"} & set(item.path.parts):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[ValkeyProcess]:
     """The session's server, in memory only; under pytest-xdist each worker has its own."""

@@ -48,6 +48,8 @@ _EVENTS_BLOCK_S = 1.0
 _OUTAGE_PAUSE_S = 1.0
 _FAILURE_PAUSE_S = 15.0
 _CANCEL_AGAIN_S = 0.1
+#: What is on its way when the process must go is recorded, so that the next one edits it; longer is not waited for.
+_LAST_MESSAGES_S = 5.0
 
 _log = logging.getLogger("palaver.delivery")
 
@@ -87,6 +89,7 @@ class Dispatch:
         self._open_surface = open_surface
         self._on_end = on_end
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._displays: set[Display] = set()
         self._leases: dict[str, float] = {}
         self._unacknowledged: dict[str, Event] = {}
         self._next_look_s = 0.0
@@ -133,6 +136,9 @@ class Dispatch:
         """Stop delivering and let other processes take over at once."""
         held = list(self._running)
         await _end([*self._loops, *self._running.values()])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_MESSAGES_S):
+                await asyncio.gather(*(display.close() for display in self._displays))
         with contextlib.suppress(WorkersError, redis.RedisError, OSError):
             for job_id in held:
                 await self._promises.postpone(job_id, 0.0)
@@ -212,6 +218,7 @@ class Dispatch:
         """Follow a job and show it to its end; returns its terminal event if it has one."""
         while True:
             display = Display(job_id, surface, self._ledger, lambda: self._check_lease(job_id))
+            self._displays.add(display)
             page = Page(job_id, surface.limit, surface.measure)
             try:
                 page = Page(job_id, surface.limit, surface.measure, await self._records.find(job_id))
@@ -231,6 +238,7 @@ class Dispatch:
                 await asyncio.sleep(_OUTAGE_PAUSE_S)
             finally:
                 await display.close()
+                self._displays.discard(display)  # one whose closing was cut short is closed with the dispatch
 
     async def _show(self, job_id: str, display: Display, page: Page) -> Event | None:
         display.show(page.views())

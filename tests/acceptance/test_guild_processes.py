@@ -130,7 +130,8 @@ async def test_an_orderly_stop_hands_over_at_once(valkey):
         assert first.stop() == 0
         assert second.running
         await until(lambda: final(guild, prompt, answer(text, 150).strip()), "the final text")
-        assert len(guild.answers(prompt)) == 1
+        # What another test's bots left to be said is said here too, in reply to a prompt that this guild never saw.
+        assert len([each for each in guild.answers(prompt) if each.reference == prompt.id]) == 1
 
 
 async def test_buttons_work_after_a_restart(valkey):

@@ -2,8 +2,10 @@
 
 Both sides run the same model with the same settings, in turns: while one computes the other is idle. The platform's
 side is a real ``palaver worker`` on a real server, asked by concurrent clients through admission, queue and follower;
-the engine's side is the engine alone in a process of its own, fed directly. Answers are greedy, of mixed
-lengths, and of the same length on both sides.
+the engine's side is the same engine, moderated alike, alone in a process of its own and fed directly: what moderation
+costs is what ``benchmarks.moderation`` tells. A first token is the first text that may be shown: a moderated answer is
+shown sentence by sentence, so that the probe for it asks for one word. Answers are greedy, of mixed lengths, and of the
+same length on both sides.
 
     python -m benchmarks.platform [--rounds 7] [--quick] [--json FILE]
 """
@@ -33,7 +35,7 @@ from generation.devices import engine_environment
 from workers import keys, redis_connection
 from workers.client import Client, Ended, TextDelta
 from workers.contract import ChatBody, ChatMessage, ChatOptions, ReplyTo, Request
-from workers.settings import LimitSettings, Rate, RedisSettings, WorkerSettings
+from workers.settings import LimitSettings, ModerationSettings, Rate, RedisSettings, WorkerSettings
 
 USERS = (8, 32)
 LENGTHS_TOKENS = (16, 32, 64, 96, 128, 160, 192, 256)
@@ -153,7 +155,8 @@ def _serve_engine(pipe: Connection) -> None:
     from generation.chat.factory import build
     from generation.types import ChatRequest, Delta, Failed, Finished, Message, Sampling
 
-    engine = build({"data_dir": str(default_data_dir())}, lambda *_: None)
+    options = {"data_dir": str(default_data_dir()), "moderation": ModerationSettings().model_dump()}
+    engine = build(options, lambda *_: None)
     pipe.send("loaded")
     while True:
         wanted = pipe.recv()

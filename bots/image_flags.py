@@ -40,11 +40,13 @@ class ParsedPrompt:
         prompt: What the pictures show.
         negative_prompt: What they do not show.
         options: Everything else.
+        model: Which model draws it; None for the usual one.
     """
 
     prompt: str
     negative_prompt: str = ""
     options: ImageOptions = field(default_factory=ImageOptions)
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,17 @@ def _name(text: str) -> str | None:
     return text if 1 <= len(text) <= 80 else None
 
 
+def _model(text: str) -> str | None:
+    return text if 1 <= len(text) <= 200 else None
+
+
 FLAGS = {
     "ar": _Flag("aspect_ratio", "width:height between 1:4 and 4:1, such as 16:9", _ratio),
     "n": _Flag("n", "a whole number of pictures from 1 to 8", _whole(1, 8)),
     "seed": _Flag("seed", "a whole number from 0 to 9223372036854775807", _whole(0, 2**63 - 1)),
     "steps": _Flag("num_inference_steps", "a whole number of steps from 1 to 200", _whole(1, 200)),
     "style": _Flag("style", "the name of a style, such as watercolor", _name),
+    "model": _Flag("", "the name of an image model that runs here", _model),
     "negative": _Flag("", "what the picture should not show", lambda text: text),
     "guidance": _Flag("guidance_scale", "a number from 0 to 30", _decimal(0, 30)),
 }
@@ -125,6 +132,8 @@ def render(asked: ParsedPrompt) -> str:
     for name, flag in FLAGS.items():
         if flag.field and (value := getattr(asked.options, flag.field)) != getattr(defaults, flag.field):
             parts.append(f'--{name} "{value}"' if re.search(r"\s", str(value)) else f"--{name} {value}")
+    if asked.model:
+        parts.append(f'--model "{asked.model}"' if re.search(r"\s", asked.model) else f"--model {asked.model}")
     if asked.negative_prompt:
         parts.append(f"--negative {asked.negative_prompt}")
     return " ".join(parts)
@@ -164,7 +173,7 @@ def _unknown(name: str) -> str:
 
 
 def _prompt(prompt: str, values: dict[str, Any]) -> ParsedPrompt:
-    negative = values.pop("negative", "")
+    negative, model = values.pop("negative", ""), values.pop("model", None)
     if len(negative) > MAX_PROMPT_CHARS:
         raise FlagError(f"--negative is longer than {MAX_PROMPT_CHARS} characters.")
     try:
@@ -173,4 +182,4 @@ def _prompt(prompt: str, values: dict[str, Any]) -> ParsedPrompt:
         field = str(error.errors(include_input=False, include_url=False)[0]["loc"][-1])
         name = next((known for known, flag in FLAGS.items() if flag.field == field), field)
         raise FlagError(f"--{name} takes {FLAGS[name].allowed}.") from None
-    return ParsedPrompt(prompt, negative, options)
+    return ParsedPrompt(prompt, negative, options, model)

@@ -35,6 +35,7 @@ class ImagePrompt:
         mask_image: Id of a picture of the same size, white where the first one is drawn anew.
         enhance: Whether the chat model first adds details to ``text``; ``follow`` tells what came of it.
         policy: How the tenant wants it moderated, in that channel and for that user; None for the operator's default.
+        model: Which image model draws it; None for the operator's usual one.
     """
 
     platform: str
@@ -51,6 +52,7 @@ class ImagePrompt:
     mask_image: str | None = None
     enhance: bool = False
     policy: EffectivePolicy | None = None
+    model: str | None = None
 
     @property
     def job_id(self) -> str:
@@ -90,6 +92,7 @@ def image_request(prompt: ImagePrompt, timeout_s: float) -> Request:
             timeout_s=timeout_s,
             created_at_s=time.time(),
             policy=prompt.policy,
+            model=prompt.model,
         )
 
 

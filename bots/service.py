@@ -47,6 +47,7 @@ class Prompt:
         options: How the answer is sampled.
         persona: The system text of a conversation that has none of its own; None for the configured one.
         policy: How the tenant wants it moderated, in that channel and for that user; None for the operator's default.
+        model: Which chat model answers; None for the operator's usual one.
     """
 
     platform: str
@@ -60,6 +61,7 @@ class Prompt:
     options: ChatOptions = field(default_factory=ChatOptions)
     persona: str | None = None
     policy: EffectivePolicy | None = None
+    model: str | None = None
 
     @property
     def job_id(self) -> str:
@@ -274,4 +276,5 @@ class ChatService:
             timeout_s=self._timeout_s,
             created_at_s=time.time(),
             policy=prompt.policy,
+            model=prompt.model,
         )

@@ -17,6 +17,7 @@ from generation.moderation.policy import Policy
 from workers import keys
 from workers.errors import SettingsError
 from workers.redis_connection import mapped_errors
+from workers.served_models import not_served
 
 Moderation = Literal["relaxed", "balanced", "strict"]
 _LEVELS: tuple[Moderation, ...] = ("relaxed", "balanced", "strict")
@@ -74,7 +75,7 @@ class Ceilings:
     Attributes:
         max_answer_tokens: Longest answer.
         user_per_minute: Prompts a minute of one user.
-        models: Chat models that run.
+        models: Chat models that run now.
         moderation: How strict the operator is.
     """
 
@@ -183,7 +184,7 @@ def _switch(text: str, _: Ceilings) -> bool:
 
 def _model(text: str, ceilings: Ceilings) -> str:
     if text not in ceilings.models:
-        raise SettingsError(f"That model does not run here. There is {' and '.join(ceilings.models) or 'none'}.")
+        raise SettingsError(not_served(text, list(ceilings.models)))
     return text
 
 

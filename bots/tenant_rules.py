@@ -17,6 +17,7 @@ from workers import keys
 from workers.admission import Allowance, Limit, admit
 from workers.errors import RefusedError
 from workers.redis_connection import mapped_errors
+from workers.served_models import served_models
 
 _BURST_MINUTES = 0.5
 
@@ -52,13 +53,18 @@ class TenantRules:
         self._configs = configs
         self._settings = settings
 
-    @property
-    def ceilings(self) -> Ceilings:
-        """What the operator allows."""
+    async def ceilings(self) -> Ceilings:
+        """What the operator allows, and which models run now.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with mapped_errors(self._redis):
+            models = await served_models(self._redis, "chat")
         return Ceilings(
             max_answer_tokens=self._settings.conversation.max_answer_tokens,
             user_per_minute=self._settings.limits.chat.user.per_minute,
-            models=(self._settings.chat.model,),
+            models=tuple(models),
             moderation=self._settings.moderation.strictness,
         )
 
@@ -79,7 +85,8 @@ class TenantRules:
             return prompt
         ceiling = config.max_answer_tokens or self._settings.conversation.max_answer_tokens
         options = prompt.options.model_copy(update={"max_new_tokens": min(prompt.options.max_new_tokens, ceiling)})
-        return replace(prompt, options=options, persona=config.system_text(self._settings.conversation.persona))
+        persona = config.system_text(self._settings.conversation.persona)
+        return replace(prompt, options=options, persona=persona, model=prompt.model or config.model or None)
 
     def _policy(self, config: TenantConfig, whence: Whence) -> EffectivePolicy:
         """How the tenant wants this prompt moderated."""

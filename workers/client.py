@@ -39,6 +39,7 @@ from workers.fair_queue import FairQueue
 from workers.follower import Ended, Follower, ImageProgress, Queued, Restarted, TextDelta, Update
 from workers.outbox import OutboxJob
 from workers.position import Position, position
+from workers.served_models import queue_of, served_models
 from workers.settings import ArtifactSettings, BudgetSettings, LimitSettings, WorkerSettings
 from workers.usage import NO_BUDGETS, Usage, usage
 
@@ -81,9 +82,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class _Submission:
-    """A request that Redis might still forget, and which run of the server has it."""
+    """A request that Redis might still forget, its queue, and which run of the server has it."""
 
     request: Request
+    queue: str
     run_id: str
     at_s: float
 
@@ -146,9 +148,20 @@ class Client:
         Should the process die between the two, the next submission of the same key enqueues without another charge.
 
         Raises:
-            RefusedError: A limit or a budget says no; nothing was charged.
+            RefusedError: A limit or a budget says no, or nobody runs the model that it names; nothing was charged.
             RedisUnavailableError: Redis is away; submit the same request again later.
         """
+        return await self._submit(request, await self._queue_of(request))
+
+    async def _queue_of(self, request: Request) -> str:
+        if request.model is None:
+            return keys.queue(request.kind)
+        with redis_connection.mapped_errors(self._redis):
+            if origin := await self._redis.hget(Job.key_for(request.job_id), "origin"):
+                return as_text(origin)  # it exists, whatever runs by now
+            return await queue_of(self._redis, request.kind, request.model)
+
+    async def _submit(self, request: Request, queue: str) -> Submitted:
         with redis_connection.mapped_errors(self._redis):
             record_ttl_s = max(RECORD_TTL_S, self._worker.result_ttl_s)
             limits = self._limits_of(request)
@@ -157,8 +170,8 @@ class Client:
             if isinstance(admission, Duplicate) and await self._redis.hexists(keys.live(request.job_id), "final"):
                 # It has ended, and rq may have dropped the job already: the answer is still to be had.
                 return Submitted(request.job_id, duplicate=True)
-            enqueued = await asyncio.to_thread(self._enqueue, request)
-            await self._remember(request)
+            enqueued = await asyncio.to_thread(self._enqueue, request, queue)
+            await self._remember(request, queue)
         return Submitted(request.job_id, duplicate=not enqueued)
 
     async def position(self, job_id: str) -> Position | None:
@@ -170,6 +183,15 @@ class Client:
         with redis_connection.mapped_errors(self._redis):
             origin = await self._redis.hget(Job.key_for(job_id), "origin")
             return await position(self._redis, as_text(origin), job_id) if origin else None
+
+    async def models(self, kind: Kind) -> list[str]:
+        """The models that requests may name now, the usual one first; see ``workers.served_models``.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return list(await served_models(self._redis, kind))
 
     async def usage(self, tenant: str, user: str) -> Usage:
         """What a tenant, and a user within it, have used today and this month (UTC).
@@ -296,12 +318,12 @@ class Client:
             raise NotAllowedError("Only the person who asked for this picture, or a moderator, can delete it.")
         return self._artifacts.delete(artifact_id)
 
-    async def _remember(self, request: Request) -> None:
+    async def _remember(self, request: Request, queue: str) -> None:
         """Keep a request until it is certainly on Redis' disk."""
         now_s = time.monotonic()
         self._run_id = self._run_id or await self._server_run_id()
         self._submissions.pop(request.job_id, None)  # the order is that of the submissions
-        self._submissions[request.job_id] = _Submission(request, self._run_id, now_s)
+        self._submissions[request.job_id] = _Submission(request, queue, self._run_id, now_s)
         for job_id, submission in list(self._submissions.items()):
             if submission.at_s > now_s - _FORGETTABLE_S:
                 break
@@ -317,7 +339,7 @@ class Client:
             if self._run_id == submission.run_id:
                 return False
             _logger.warning("Redis was restarted and has forgotten job %s, which is submitted again.", job_id)
-            await self.submit(submission.request)
+            await self._submit(submission.request, submission.queue)
         except RefusedError:
             return False
         except (redis.ConnectionError, redis.TimeoutError, RedisUnavailableError):
@@ -334,11 +356,11 @@ class Client:
             for allowance, owner in zip(self._allowances[request.kind], owners, strict=True)
         ]
 
-    def _enqueue(self, request: Request) -> bool:
+    def _enqueue(self, request: Request, queue: str) -> bool:
         """Enqueue through stock rq; returns whether the job is new."""
         retries = self._worker.max_attempts - 1
         try:
-            self._queue(keys.queue(request.kind)).enqueue_call(
+            self._queue(queue).enqueue_call(
                 f"palaver.{request.kind}",
                 kwargs={"request": json.loads(encode(request))},
                 timeout=math.ceil(request.timeout_s),

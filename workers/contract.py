@@ -28,6 +28,9 @@ FrontEnd = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern
 #: Names one stored picture, of a result or to begin from.
 ArtifactId = Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9_-]+$")]
 
+#: As operators name it in their settings: a name, a hub id or a directory.
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
 Kind = Literal["chat", "image"]
 EventType = Literal["started", "progress", "retrying", "finished", "failed", "refused", "cancelled"]
 TERMINAL_EVENTS: frozenset[EventType] = frozenset({"finished", "failed", "refused", "cancelled"})
@@ -130,6 +133,7 @@ class Request(_Frozen):
         timeout_s: Longest run of one attempt.
         created_at_s: Unix time at which the prompt was accepted.
         policy: How the tenant wants it moderated, at that place and for that user; None for the operator's default.
+        model: Which model of its kind must answer; None for whichever the operator runs for prompts that name none.
     """
 
     v: Literal[1] = CONTRACT_VERSION
@@ -144,6 +148,7 @@ class Request(_Frozen):
     timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     created_at_s: float = Field(ge=0)
     policy: EffectivePolicy | None = None
+    model: ModelName | None = None
 
     @property
     def job_id(self) -> str:

@@ -54,14 +54,16 @@ class Intake:
         queue: Where from.
         worker_name: Who holds the leases.
         lease_s: How long they last unless they are renewed.
+        model: Jobs that ask for another one are not run; None where the engine's has no name.
     """
 
-    def __init__(self, queue: FairQueue, worker_name: str, lease_s: int) -> None:
+    def __init__(self, queue: FairQueue, worker_name: str, lease_s: int, model: str | None = None) -> None:
         self._queue = queue
         self._redis: redis.Redis = queue.connection
         self._registry = queue.started_job_registry
         self._worker_name = worker_name
         self._lease_s = lease_s
+        self._model = model
         # Popped ids not yet started, and starts whose reply was lost: both survive an outage of Redis.
         self._popped: list[str] = []
         self._doubtful: list[Slot] = []
@@ -74,7 +76,7 @@ class Intake:
         """
         if self._doubtful:
             slots, self._doubtful = self._really_started(self._doubtful), []
-            return _sort(slots)
+            return _sort(slots, self._model)
         if not self._popped and most > 0:
             self._popped = self._queue.pop_many(most)
         for _ in range(_WATCH_ATTEMPTS):
@@ -85,7 +87,7 @@ class Intake:
             except redis.WatchError:  # somebody touched one of them in between: look again
                 continue
             self._popped = []
-            return _sort(slots)
+            return _sort(slots, self._model)
         return Taken()
 
     def _start(self, job_ids: Sequence[str]) -> list[Slot]:
@@ -155,11 +157,11 @@ class Intake:
         ]
 
 
-def _sort(slots: Sequence[Slot]) -> Taken:
+def _sort(slots: Sequence[Slot], model: str | None) -> Taken:
     """Separate what can run from what ends at once."""
     taken = Taken()
     for slot in slots:
-        outcome = _ends_at_once(slot)
+        outcome = _ends_at_once(slot, model)
         if outcome is None:
             taken.slots.append(slot)
         else:
@@ -167,18 +169,22 @@ def _sort(slots: Sequence[Slot]) -> Taken:
     return taken
 
 
-def _ends_at_once(slot: Slot) -> Outcome | None:
+def _ends_at_once(slot: Slot, model: str | None) -> Outcome | None:
     """How a job ends that must not run."""
     if slot.cancelled:
         return Stopped()
     try:
-        kind = slot.job.request.kind
+        kind, wanted = slot.job.request.kind, slot.job.request.model
         known = slot.job.func_name in JOB_FUNCTIONS and slot.job.func_name == f"palaver.{kind}"
     except ContractError as error:
         reason = str(error)
     except DeserializationError:
         reason = "The job's arguments cannot be read: they are not JSON."
     else:
+        if known and wanted not in (None, model):
+            # Whoever asked for it must not get another one's answer; the operator has changed the model meanwhile.
+            text = f"The model {wanted} does not run here any more. Please choose another one, or none."
+            return Broken(Failure(code="model", message=text), refused=True)
         if known:
             return None
         reason = "The job names a function that this worker does not run."

@@ -3,6 +3,9 @@
 Every key below expires or is bounded; the comment beside each says how.
 """
 
+import hashlib
+import re
+
 PREFIX = "palaver:"
 
 #: A front-end's stream of events expires when nobody has used it for this long.
@@ -11,9 +14,22 @@ EVENTS_TTL_S = 7 * 86_400
 REJECTED_KEPT = 1_000
 
 
-def queue(kind: str) -> str:
-    """The rq queue of a kind of model: ``chat`` is inspected with ``rq info chat``."""
-    return kind
+def queue(kind: str, model: str | None = None) -> str:
+    """The rq queue of a kind of model: ``chat`` is inspected with ``rq info chat``.
+
+    Args:
+        kind: Of model.
+        model: One that runs beside the kind's usual one, and has a queue of its own; None for the usual one.
+    """
+    if model is None:
+        return kind
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", model).strip("-")[-40:]
+    return f"{kind}-{readable}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+
+
+def kind_of(queue_name: str) -> str:
+    """The kind of model whose queue it is."""
+    return queue_name.partition("-")[0]
 
 
 def fair(queue_name: str, part: str) -> str:

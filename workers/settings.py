@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from workers.contract import ModelName
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +67,7 @@ class ChatModelSettings(_Section):
     Attributes:
         backend: ``transformers`` runs the model here; ``openai`` forwards to a server with that API.
         model: Catalogue name, hub id (``org/name`` or ``org/name@revision``) or directory.
+        more_models: Models that people may choose instead, each run by worker processes of its own.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` takes bf16 only where the device computes in it.
         quantization: ``auto`` takes what is measured to help on this device without harming answers.
@@ -78,6 +81,7 @@ class ChatModelSettings(_Section):
 
     backend: Literal["transformers", "openai"] = "transformers"
     model: str = "smollm2-135m-instruct"
+    more_models: tuple[ModelName, ...] = Field(default=(), max_length=16)
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["auto", "none"] = "auto"
@@ -100,6 +104,7 @@ class ImageModelSettings(_Section):
     Attributes:
         model: ``palaver-icons`` (the embedded model), catalogue name, hub id (``org/name`` or ``org/name@revision``) or
             directory in diffusers' layout.
+        more_models: Models that people may choose instead, each run by worker processes of its own.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` takes float32 for the embedded model, and for others bf16 only where the device computes in it.
         rows: Most pictures denoised at once; 0 derives it from device and free memory.
@@ -112,6 +117,7 @@ class ImageModelSettings(_Section):
     """
 
     model: str = Field(default="palaver-icons", min_length=1)
+    more_models: tuple[ModelName, ...] = Field(default=(), max_length=16)
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     rows: int = Field(default=0, ge=0, le=256)

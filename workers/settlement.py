@@ -192,7 +192,7 @@ class Settlement:
             if job.started_at:
                 worked_s += (job.ended_at - job.started_at).total_seconds()
         self._queue.end_runs(pipeline, runs)
-        usage.record(pipeline, self._queue.name, _answers(owned), time.time())
+        usage.record(pipeline, keys.kind_of(self._queue.name), _answers(owned), time.time())
         answered = sum(isinstance(each.outcome, Answered) for each in owned)
         failed = sum(isinstance(each.outcome, Broken) for each in owned)
         pipeline.hincrby(self._worker_key, "successful_job_count", answered)

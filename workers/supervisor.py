@@ -115,7 +115,7 @@ def worker_configs(
     provenance: ProvenanceSettings,
     log_level: str = "WARNING",
 ) -> list[WorkerConfig]:
-    """One configuration for each kind and device.
+    """One configuration for each model and device.
 
     Args:
         kinds: Which kinds of model.
@@ -142,19 +142,27 @@ def worker_configs(
     return [
         WorkerConfig(
             kind=kind,
-            name=f"{kind}-{device.replace(':', '')}",
+            name=f"{keys.queue(kind, model)}-{device.replace(':', '')}",
             redis=redis_settings,
             data_dir=data_dir,
             limits=limits[kind],
             worker=worker,
             artifacts=artifacts,
+            model=model,
             factory=FACTORIES[kind],
-            options=reveal({**models[kind].model_dump(), "data_dir": data_dir, "device": device, **around[kind]}),
+            options=reveal({**_options(models[kind], model), "data_dir": data_dir, "device": device, **around[kind]}),
             log_level=log_level.upper(),
         )
         for kind in kinds
+        for model in (None, *models[kind].more_models)
         for device in _devices(models[kind], devices)
     ]
+
+
+def _options(settings: ChatModelSettings | ImageModelSettings, model: str | None) -> dict[str, Any]:
+    """What the engine of one of the configured models is built with."""
+    chosen = settings.model_dump(exclude={"more_models"})
+    return chosen if model is None else {**chosen, "model": model}
 
 
 def _devices(model: ChatModelSettings | ImageModelSettings, devices: str) -> list[str]:
@@ -281,7 +289,7 @@ class Supervisor:
 
 def _maintenance(config: WorkerConfig) -> Maintenance:
     client = redis_connection.connect(config.redis, config.data_dir)
-    queue = FairQueue(keys.queue(config.kind), connection=client, serializer=JSONSerializer)
+    queue = FairQueue(keys.queue(config.kind, config.model), connection=client, serializer=JSONSerializer)
     pictures = ArtifactStore(client, config.artifacts, config.data_dir) if config.kind == "image" else None
     return Maintenance(queue, pictures)
 

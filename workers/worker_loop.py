@@ -62,6 +62,7 @@ class WorkerLoop:
         worker_key: rq's hash of this worker.
         beat: Adds the worker's own heartbeat to a pipeline.
         artifacts: Where pictures lie.
+        model: What the engine runs; None where that has no name.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class WorkerLoop:
         worker_key: str,
         beat: Callable[[Pipeline], None],
         artifacts: ArtifactStore,
+        model: str | None = None,
     ) -> None:
         lease_s = math.ceil(settings.lease_s)
         self._queue = queue
@@ -83,7 +85,7 @@ class WorkerLoop:
         self._orders = orders
         self._beat_worker = beat
         self._outputs = Outputs(self._redis, queue.name, settings.result_ttl_s, artifacts, orders.ring)
-        self._intake = Intake(queue, worker_name, lease_s)
+        self._intake = Intake(queue, worker_name, lease_s, model)
         self._leases = Leases(self._redis, lease_s)
         outputs = self._outputs
         self._settlement = Settlement(queue, outputs.texts, worker_name, worker_key, outputs.pictures)

@@ -39,6 +39,7 @@ class WorkerConfig(BaseModel):
 
     Attributes:
         name: The beginning of its name; every start appends a random part.
+        model: The model, if it runs beside the kind's usual one; None for that.
         factory: See ``EngineSpec``.
         options: Likewise; secrets in it are plain.
     """
@@ -52,6 +53,7 @@ class WorkerConfig(BaseModel):
     limits: LimitSettings
     worker: WorkerSettings
     artifacts: ArtifactSettings = ArtifactSettings()
+    model: str | None = None
     factory: str
     options: dict[str, Any] = Field(repr=False)
     log_level: str = "WARNING"
@@ -94,7 +96,7 @@ def serve(config: WorkerConfig) -> None:
     client = redis_connection.connect(config.redis, config.data_dir)
     redis_connection.check(client)
     with redis_connection.mapped_errors(client):
-        queue = FairQueue(keys.queue(config.kind), connection=client, serializer=JSONSerializer)
+        queue = FairQueue(keys.queue(config.kind, config.model), connection=client, serializer=JSONSerializer)
         queue.set_caps(config.limits.tenant_in_flight, config.limits.user_in_flight)
         # A name of its own for every start: rq keeps that of a killed worker for a while.
         name = f"{config.name}-{uuid4().hex[:8]}"

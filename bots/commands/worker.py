@@ -55,9 +55,12 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
         client = stack.enter_context(redis_connection.connect(configured.redis, configured.data_dir))
         redis_connection.check(client)
         if "chat" in kinds and configured.chat.backend == "transformers":
-            catalog.resolve(configured.chat.model, configured.data_dir)  # a wrong name is told before anything loads
-        if "image" in kinds and configured.image.model != EMBEDDED_MODEL:
-            catalog.resolve(configured.image.model, configured.data_dir)  # likewise
+            for model in (configured.chat.model, *configured.chat.more_models):
+                catalog.resolve(model, configured.data_dir)  # a wrong name is told before anything loads
+        if "image" in kinds:
+            for model in (configured.image.model, *configured.image.more_models):
+                if model != EMBEDDED_MODEL:
+                    catalog.resolve(model, configured.data_dir)  # likewise
         Supervisor(
             worker_configs(
                 kinds,

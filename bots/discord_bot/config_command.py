@@ -25,6 +25,12 @@ _MEANINGS = {
     "images": "pictures, on or off",
     "threads": "answer mentions in threads, on or off",
 }
+#: What the others take is for the administrator to write.
+_KNOWN = {
+    "images": ("on", "off"),
+    "threads": ("on", "off"),
+    "moderation": ("relaxed", "balanced", "strict"),
+}
 _SHOWN_CHARS = 120
 _NOT_ALLOWED = "Only those who may manage this server can configure me."
 
@@ -53,7 +59,7 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
             await whisper(interaction, _NOT_ALLOWED)
             return
         try:
-            changed = await configs.change(tenant, setting, value, rules.ceilings)
+            changed = await configs.change(tenant, setting, value, await rules.ceilings())
         except WorkersError as error:
             await whisper(interaction, str(error))
             return
@@ -64,6 +70,14 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
     @app_commands.choices(setting=choices)
     async def set_(interaction: discord.Interaction, setting: str, value: app_commands.Range[str, 1, 3000]) -> None:
         await change(interaction, setting, value)
+
+    @set_.autocomplete("value")
+    async def values(interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:
+        setting = getattr(interaction.namespace, "setting", "")
+        known = (await rules.ceilings()).models if setting == "model" else _KNOWN.get(setting, ())
+        return [
+            app_commands.Choice(name=each[:100], value=each[:100]) for each in known if typed.lower() in each.lower()
+        ][:25]
 
     @config.command(name="reset", description="Leave a setting to the operator again.")
     @app_commands.describe(setting="Which one.")

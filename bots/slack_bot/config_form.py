@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bots.slack_bot.blocks import Block
@@ -28,10 +29,19 @@ _CHOSEN = {
     ),
 }
 _CHANNELS = "channels"
+_MODEL = "model"
+#: The platform's own limits of a menu's options.
+_OPTIONS = 100
+_OPTION_CHARS = 75
 
 
-def view(config: TenantConfig) -> dict[str, Any]:
-    """The modal as things are."""
+def view(config: TenantConfig, models: Sequence[str]) -> dict[str, Any]:
+    """The modal as things are.
+
+    Args:
+        config: What the workspace has decided.
+        models: Chat models that run now.
+    """
     fields = [_written(name, config) for name in _WRITTEN] + [_chosen(name, config) for name in _CHOSEN]
     return {
         "type": "modal",
@@ -39,7 +49,7 @@ def view(config: TenantConfig) -> dict[str, Any]:
         "title": _plain("This workspace"),
         "submit": _plain("Save"),
         "close": _plain("Cancel"),
-        "blocks": [*fields, _channels(config)],
+        "blocks": [*fields, _model(config, models), _channels(config)],
     }
 
 
@@ -50,6 +60,8 @@ def values(submitted: dict[str, Any]) -> dict[str, str | None]:
     for name in _CHOSEN:
         chosen = (state.get(name, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
         found[name] = None if chosen == _OPERATOR else chosen
+    model = (state.get(_MODEL, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
+    found[_MODEL] = None if model == _OPERATOR else model
     found[_CHANNELS] = " ".join(state.get(_CHANNELS, {}).get(_INPUT, {}).get("selected_channels") or []) or None
     return found
 
@@ -85,6 +97,15 @@ def _chosen(name: str, config: TenantConfig) -> Block:
     chosen = options[now or _OPERATOR]
     element: Block = {"type": "radio_buttons", "options": [*options.values()], "initial_option": chosen}
     return _field(name, label, element)
+
+
+def _model(config: TenantConfig, models: Sequence[str]) -> Block:
+    """A menu of the models that run, and of the chosen one even while it does not."""
+    names = [name for name in dict.fromkeys([*models, config.model]) if name and len(name) <= _OPTION_CHARS]
+    first = {"text": _plain("As the operator has it"), "value": _OPERATOR}
+    options = {name: {"text": _plain(name), "value": name} for name in names[: _OPTIONS - 1]}
+    element: Block = {"type": "static_select", "options": [first, *options.values()]}
+    return _field(_MODEL, "Chat model", element | {"initial_option": options.get(config.model, first)})
 
 
 def _channels(config: TenantConfig) -> Block:

@@ -16,6 +16,7 @@ from bots.image_flags import FlagError
 from bots.service import ChatService
 from bots.slack_bot import account, config_form, home, markup, wording
 from bots.slack_bot.account import Account
+from bots.slack_bot.files import picture_of
 from bots.slack_bot.home import Home
 from bots.slack_bot.imagine import Imagine
 from bots.slack_bot.intake import Intake
@@ -132,7 +133,8 @@ class Interactions:
         thread = str(message.get("thread_ts") or message.get("ts") or "")
         text = markup.plain(str(message.get("text") or ""), workspace.bot_user)
         asker = str(body["user"].get("username") or body["user"].get("name") or "")
-        view = ImageForm(channel, thread, "", asker).view(" ".join(text.split()))
+        url, media_type = picture_of(message)
+        view = ImageForm(channel, thread, "", asker, url, media_type).view(" ".join(text.split()))
         try:
             await workspace.call("views.open", trigger_id=str(body.get("trigger_id", "")), view=view)
         except SurfaceError as error:
@@ -167,7 +169,7 @@ class Interactions:
 
         key = f"v-{digest(str(view.get('id', '')))}"
         await self._intake.begin(
-            self._imagine.submitted(workspace, target, key, parsed, tell, form.base), "a submitted prompt"
+            self._imagine.submitted(workspace, target, key, parsed, form, tell), "a submitted prompt"
         )
         return {}
 

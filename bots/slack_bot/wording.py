@@ -40,8 +40,8 @@ CONFIGURE = "*This workspace* (admins only): persona, languages, limits, channel
 NOT_SAVED = "What you have just sent was not taken:"
 NOT_AN_ADMIN = "Only an admin of the workspace can decide this."
 FLAGS = (
-    "Flags: `--ar 16:9` width to height, `--n 4` how many, `--seed 7`, `--steps 20`, `--style name`, `--guidance 5`, "
-    "`--negative what it does not show`."
+    "Flags: `--ar 16:9` width to height, `--n 4` how many, `--seed 7`, `--steps 20`, `--style name`, "
+    "`--model name`, `--guidance 5`, `--negative what it does not show`."
 )
 COVERED = "A picture is not shown: its content may be sensitive, and Slack has no cover for pictures."
 MACHINE = "Answers and pictures are made by a machine and can be wrong."

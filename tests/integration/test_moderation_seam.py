@@ -74,7 +74,7 @@ async def test_a_tenants_configuration_decides_its_policy_by_channel_and_role(as
     marked = await rules.apply(asked, Whence(nsfw=True))
     assert marked.policy is not None
     assert marked.policy.settings[Category.SEXUAL][1] is Action.BLUR
-    await configs.change("guild", "moderation", "strict", rules.ceilings)
+    await configs.change("guild", "moderation", "strict", await rules.ceilings())
     strict = await rules.apply(asked, Whence())
     assert strict.policy == default_policy("strict")
     own = Policy(lists=(WordList(words=("forbidden",)),), exempt={"7": ("blocked_words",)})

@@ -7,8 +7,11 @@ import json
 
 import pytest
 import pytest_asyncio
+import redis
+from rq.serializers import JSONSerializer
 
 from bots.delivery import wording
+from bots.tenant_config import TenantConfig
 from tests.engines import answer
 from tests.fake_guild.bot import BotProcess
 from tests.fake_guild.rules import Rules
@@ -16,6 +19,8 @@ from tests.fake_guild.server import FakeGuild, until
 from tests.fake_guild.world import ALICE, APPLICATION, BOB, GUILD, MODERATOR, OWNER, ROLE, Channel, Message
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
+from workers import keys
+from workers.outbox import OutboxJob
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -35,7 +40,8 @@ LONG += f"\n\n{END}"
 @pytest.fixture(scope="module")
 def valkey():
     process = ValkeyProcess(persist=False).start()
-    with worker(config(process.url, step_s=0.01)):
+    large = config(process.url, "large", step_s=0.01, model="org/large").model_copy(update={"model": "org/large"})
+    with worker(config(process.url, step_s=0.01, model="words")), worker(large):
         yield process
     process.remove()
 
@@ -439,6 +445,28 @@ async def test_a_configuration_holds_at_once(guild):
     finally:
         for setting in ("images", "max_answer_tokens", "channels", "roles"):
             await configured(guild, "config reset", channel, setting=setting)
+
+
+async def test_a_guild_chooses_among_the_models_that_run(guild, valkey):
+    channel = place(guild)
+    typed = await guild.autocomplete("config set", "value", "", user=MODERATOR, setting="model")
+    await until(lambda: typed.choices, "suggestions")
+    assert [each["value"] for each in typed.choices] == ["words", "org/large"]
+    try:
+        for model in ("org/large", "words"):
+            await configured(guild, "config set", channel, setting="model", value=model)
+            command = await guild.command("chat", prompt="hello", channel=channel)
+            response = await until(lambda asked=command: guild.response(asked), "the acknowledgement")
+            await until(lambda shown=response: complete(shown), "the answer")
+            with redis.Redis.from_url(valkey.url) as client:
+                job_id = f"discord-{GUILD}__i{command.id}"
+                job = OutboxJob.fetch(job_id, connection=client, serializer=JSONSerializer)
+            assert str(job.worker_name).startswith("large") is (model == "org/large")
+        with redis.Redis.from_url(valkey.url) as client:  # as when the operator stops running it
+            client.set(keys.tenant_config(f"discord-{GUILD}"), TenantConfig(model="gone").model_dump_json())
+        assert "The model gone does not run here" in await refused(guild, "chat", prompt="hello", channel=channel)
+    finally:
+        await configured(guild, "config reset", channel, setting="model")
 
 
 async def test_what_a_guild_finds_too_much_is_refused_privately_and_costs_nothing(guild):

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def valkey():
     process = ValkeyProcess(persist=False).start()
-    with worker(image_config(process.url)):
+    with worker(image_config(process.url, model="squares")):
         yield process
     process.remove()
 
@@ -146,6 +146,18 @@ async def test_show_brings_a_job_back_to_its_owner_alone(guild):
     styles = await guild.autocomplete("imagine", "style", "fl")
     await until(lambda: styles.choices, "suggestions")
     assert styles.choices[0]["value"] == "flat"
+
+
+async def test_a_picture_is_drawn_by_the_model_that_was_asked_for(guild):
+    typed = await guild.autocomplete("imagine", "model", "squ")
+    await until(lambda: typed.choices, "suggestions")
+    assert [each["value"] for each in typed.choices] == ["squares"]
+    assert (
+        await drawn(guild, await guild.command("imagine", prompt="a fox", model="squares", channel=place(guild)))
+    ).files
+    other = await guild.command("imagine", prompt="a fox", model="circles", channel=place(guild))
+    await until(lambda: guild.whispers(other), "a refusal")
+    assert "The model circles does not run here. There is squares." in guild.whispers(other)[0]
 
 
 async def test_stop_ends_a_drawing_within_a_step(guild):

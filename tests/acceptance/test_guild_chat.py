@@ -317,6 +317,23 @@ async def test_an_expired_private_answer_goes_to_the_user_alone(guild):
     assert message.channel == direct
 
 
+async def test_an_answer_that_needs_more_follow_ups_than_there_are_goes_on_directly(guild):
+    guild.rules.per_window, guild.world.installed = 50, False
+    text, channel = orders(tokens=1_900), place(guild)
+    try:
+        await guild.command("chat", prompt=text, channel=channel, user=OWNER)
+        direct = guild.direct(OWNER)
+
+        def whole() -> bool:
+            parts = guild.answers(channel=direct)
+            return complete(*parts) and " ".join(each.content for each in parts) == answer(text, 1_900).strip()
+
+        await until(whole, "the answer in direct messages", 90)
+        assert len(guild.answers(channel=channel)) == 6, "the response and five follow-ups"
+    finally:
+        guild.world.installed = True
+
+
 async def test_a_storm_of_errors_delays_but_loses_nothing(guild):
     prompt = await guild.mention(orders(tokens=60, step_s=0.05), channel=place(guild))
     await until(lambda: guild.answers(prompt), "the first message")

@@ -18,7 +18,7 @@ from tests.engines import answer
 from tests.fake_guild.bot import BotProcess
 from tests.fake_guild.rules import Rules
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import CHANNEL, Message
+from tests.fake_guild.world import CHANNEL, GUILD, Message
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
 
@@ -38,8 +38,13 @@ def valkey():
 
 
 @contextlib.asynccontextmanager
-async def bots(guild: FakeGuild, url: str, count: int = 1, **settings: str) -> AsyncIterator[list[BotProcess]]:
-    made = [BotProcess(guild, url, **settings) for _ in range(count)]
+async def bots(
+    guild: FakeGuild, url: str, count: int = 1, sharded: bool = False, **settings: str
+) -> AsyncIterator[list[BotProcess]]:
+    made = []
+    for number in range(count):
+        own = {"PALAVER_DISCORD__SHARD_ID": str(number), "PALAVER_DISCORD__SHARD_COUNT": str(count)} if sharded else {}
+        made.append(BotProcess(guild, url, **own, **settings))
     try:
         for bot in made:
             await bot.start()
@@ -120,6 +125,24 @@ async def test_two_processes_answer_once(valkey):
         await until(done, "all answers")
         assert len(guild.answers(channel=CHANNEL)) == 6
         assert second.running
+
+
+async def test_two_shards_answer_once_and_for_each_other(valkey):
+    async with FakeGuild(Rules(per_window=50)) as guild, bots(guild, valkey.url, 2, sharded=True) as shards:
+        theirs = shards[(GUILD >> 22) % 2]
+        text, slow = orders(tokens=10), orders(tokens=120, step_s=0.03)
+        direct = await guild.say(text, channel=guild.direct())
+        mention, command = await guild.mention(text), await guild.command("chat", prompt=text)
+        await until(lambda: final(guild, direct, answer(text, 10).strip()), "the direct answer")
+        await until(lambda: final(guild, mention, answer(text, 10).strip()), "the answer")
+        await until(lambda: (m := guild.response(command)) and m.content == answer(text, 10).strip(), "the command's")
+        prompt = await guild.mention(slow)
+        await until(lambda: growing(guild, prompt), "text")
+        theirs.kill9()  # the other shard never sees that guild, and finishes its answer all the same
+        (message,) = await until(lambda: final(guild, prompt, answer(slow, 120).strip()), "the final text")
+        assert len([each for each in guild.answers(channel=CHANNEL) if each.reference == prompt.id]) == 1
+        assert len(guild.answers(direct)) == 1
+        assert message.reference == prompt.id
 
 
 async def test_an_orderly_stop_hands_over_at_once(valkey):

@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "chat_engines": ["--quick"],
     "moderation": ["--quick"],
     "watermarks": ["--quick"],
+    "acknowledgements": ["--rounds", "1"],
 }
 
 

@@ -361,7 +361,7 @@ async def test_rate_limits_delay_but_lose_nothing(guild):
     assert guild.limits.refused < 20, "the bot keeps within the limits that it is told"
 
 
-async def test_twenty_users_at_once_are_acknowledged_in_time(guild, capsys):
+async def test_twenty_users_at_once_are_acknowledged_in_time(guild):
     guild.rules.per_window = 100
     users = [OWNER + 100 + number for number in range(20)]
     channel, commands = place(guild), []
@@ -377,9 +377,10 @@ async def test_twenty_users_at_once_are_acknowledged_in_time(guild, capsys):
 
     await until(right, "100 answers", 120)
     waits_ms = sorted((command.acknowledged_s - command.created_s) * 1000 for command, _ in commands)
-    with capsys.disabled():
-        line = f"acknowledged after p50 {waits_ms[50]:.0f} ms, p99 {waits_ms[98]:.0f} ms, at most {waits_ms[99]:.0f} ms"
-        print(f"\n100 commands of 20 users at once: {line}")  # noqa: T201 - a figure to be read
+    # The stand-in has refused whatever came after 3 s; on a machine that does nothing else the slowest takes a tenth
+    # of a second: ``python -m benchmarks.acknowledgements``.
+    assert waits_ms[-1] < 3_000
+    assert waits_ms[len(waits_ms) // 2] < 1_000, waits_ms
 
 
 async def test_a_reconnect_is_resumed_and_an_invalid_session_begun_anew(guild):

@@ -33,6 +33,7 @@ from workers.engine_process import EngineSpec
 from workers.fair_queue import FairQueue
 from workers.orders import Orders
 from workers.outbox import OutboxJob
+from workers.served_models import public_name
 from workers.settings import ArtifactSettings, WorkerSettings
 from workers.worker_loop import WorkerLoop
 
@@ -69,7 +70,7 @@ class BatchWorker(BaseWorker):
         self.log = log
         self._settings = settings or WorkerSettings()
         self._queue = queue
-        self._model = str(spec.options.get("model", "")) or None
+        self._model = public_name(str(spec.options.get("model", "")))
         self._artifacts = artifacts or ArtifactStore(self.connection, ArtifactSettings(), Path())
         self._orders = Orders()
         self.engine = EngineHandle(spec, silence_s=self._settings.engine_silence_s)

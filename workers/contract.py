@@ -162,7 +162,11 @@ class Request(_Frozen):
 
 
 class UsageReport(_Frozen):
-    """What a job took; fields and units are those of ``generation.types.Usage``, plus the wait in the queue."""
+    """What a job took; fields and units are those of ``generation.types.Usage``, plus the wait in the queue.
+
+    Attributes:
+        model: Which model did it, as people may name it; None where the worker's has no name.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -173,6 +177,7 @@ class UsageReport(_Frozen):
     ttft_s: float = 0.0
     duration_s: float = 0.0
     gpu_s: float = 0.0
+    model: str | None = None
 
 
 class ArtifactRef(_Frozen):

@@ -26,6 +26,15 @@ SILENT_S = 20.0
 _LISTED = 10
 
 
+def public_name(model: str) -> str | None:
+    """What a configured model is called towards people: of a directory its name alone, for the rest is the operator's.
+
+    Args:
+        model: Catalogue name, hub id or directory, as configured; None comes back for nothing.
+    """
+    return (model.rstrip("/").rpartition("/")[2] if model.startswith(("/", "~", ".")) else model) or None
+
+
 async def served_models(client: redis.asyncio.Redis, kind: Kind) -> dict[str, str]:
     """The models that may be asked for by name, those of the kind's own queue first.
 

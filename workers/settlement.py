@@ -111,6 +111,7 @@ class Settlement:
         worker_name: str,
         worker_key: str,
         pictures: Pictures | None = None,
+        model: str | None = None,
     ) -> None:
         self._queue = queue
         self._redis: redis.Redis = queue.connection
@@ -118,6 +119,7 @@ class Settlement:
         self._pictures = pictures
         self._worker_name = worker_name
         self._worker_key = worker_key
+        self._model = model
 
     def settle(self, ended: Sequence[Ended]) -> list[Ended]:
         """Write these ends.
@@ -237,7 +239,7 @@ class Settlement:
         text_bytes = self._texts.length_bytes(slot.id)
         match outcome:
             case Answered(finish_reason, usage, images):
-                report = UsageReport(**usage, queued_s=queued_s(slot))
+                report = UsageReport(**usage, queued_s=queued_s(slot), model=self._model)
                 return Ending(text_bytes, images, finish_reason, report)
             case Broken(failure, refused=refused):
                 return Ending(text_bytes, failure=failure, refused=refused)

@@ -88,7 +88,7 @@ class WorkerLoop:
         self._intake = Intake(queue, worker_name, lease_s, model)
         self._leases = Leases(self._redis, lease_s)
         outputs = self._outputs
-        self._settlement = Settlement(queue, outputs.texts, worker_name, worker_key, outputs.pictures)
+        self._settlement = Settlement(queue, outputs.texts, worker_name, worker_key, outputs.pictures, model)
         self._watch = InboxWatch(queue, orders.ring)
         self._speed = SpeedMeter()
         self._worker_name = worker_name

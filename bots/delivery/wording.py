@@ -91,6 +91,8 @@ def drawn(event: Event, asked: ImagePrompt, count: int) -> str:
         facts.append(f"{event.images[0].width_px} x {event.images[0].height_px}")
     if asked.options.style:
         facts.append(f"style {asked.options.style}")
+    if event.usage is not None and event.usage.model:
+        facts.append(f"model {event.usage.model}")
     if event.usage is not None:
         facts.append(f"{event.usage.duration_s:.1f} s")
     said = shortened(asked.text, _PROMPT_CHARS)

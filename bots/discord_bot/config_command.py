@@ -45,7 +45,7 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
     config = app_commands.Group(
         name="config",
         description="Configure me for this server.",
-        guild_only=True,
+        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False),
         default_permissions=discord.Permissions(manage_guild=True),
         allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
     )

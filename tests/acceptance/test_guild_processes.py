@@ -18,7 +18,7 @@ from tests.engines import answer
 from tests.fake_guild.bot import BotProcess
 from tests.fake_guild.rules import Rules
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import CHANNEL, GUILD, Message
+from tests.fake_guild.world import ALICE, CHANNEL, GUILD, Message
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
 
@@ -157,6 +157,23 @@ async def test_an_orderly_stop_hands_over_at_once(valkey):
         assert len([each for each in guild.answers(prompt) if each.reference == prompt.id]) == 1
 
 
+async def test_who_waits_reads_the_position_and_the_time_where_the_answer_will_be(tmp_path):
+    server = ValkeyProcess(persist=False).start()
+    try:
+        with worker(config(server.url, capacity=1)):
+            async with FakeGuild(Rules(per_window=50)) as guild, bots(guild, server.url):
+                text = orders(tokens=50, step_s=0.05)
+                commands = [await guild.command("chat", prompt=text, user=ALICE + number) for number in range(4)]
+                last = await until(lambda: guild.response(commands[3]), "the acknowledgement")
+                await until(lambda: last.content == answer(text, 50).strip() and not last.buttons, "the answer")
+                told = [each for each in last.history if " before this one" in each or "Next in line" in each]
+                assert told, last.history
+                assert any(", about " in each for each in told), told
+                assert len(guild.answers(channel=CHANNEL)) == 4, "all in the messages that are there already"
+    finally:
+        server.remove()
+
+
 async def test_buttons_work_after_a_restart(valkey):
     async with FakeGuild() as guild, bots(guild, valkey.url) as (bot,):
         prompt = await guild.mention(orders(tokens=5_000, step_s=0.02))
@@ -170,6 +187,11 @@ async def test_buttons_work_after_a_restart(valkey):
 async def test_commands_are_registered_only_when_they_changed(valkey):
     async with FakeGuild() as guild, bots(guild, valkey.url) as (bot,):
         registered = guild.world.command_syncs
+        for command in guild.world.commands:
+            # In guilds, and by users for themselves; only a guild can be configured.
+            own = command["name"] == "config"
+            assert command["integration_types"] == ([0] if own else [0, 1])
+            assert command["contexts"] == ([0] if own else [0, 1, 2])
         bot.kill9()
         await bot.start()
         assert guild.world.command_syncs == registered

@@ -19,6 +19,7 @@ from workers.contract import Request, decode_request, encode
 from workers.errors import ContractError, RefusedError
 from workers.fair_queue import FairQueue
 from workers.outbox import OutboxJob
+from workers.served_models import public_name
 from workers.worker_process import WorkerConfig
 
 
@@ -83,6 +84,13 @@ async def test_a_model_that_was_changed_while_a_prompt_waited_answers_nothing_an
             event = await Reader(client, request.job_id).end()
     assert (event.type, event.failure and event.failure.code) == ("refused", "model")
     assert "does not run here any more" in (event.failure.message if event.failure else "")
+
+
+def test_where_a_model_lies_is_nobodys_business_but_the_operators() -> None:
+    assert public_name("/srv/models/mine/") == "mine"
+    assert public_name("~/mine") == "mine"
+    assert public_name("org/name@v1") == "org/name@v1"
+    assert public_name("") is None
 
 
 def test_the_name_is_optional_and_older_payloads_lack_it() -> None:

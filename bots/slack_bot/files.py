@@ -1,4 +1,7 @@
-"""Files that people attach: text that the model is to read. Fetched from the platform alone, small ones alone."""
+"""Files that people attach: text that the model is to read, pictures to begin from.
+
+Fetched from the platform alone, small ones alone.
+"""
 
 from __future__ import annotations
 

@@ -162,10 +162,10 @@ async def test_who_waits_reads_the_position_and_the_time_where_the_answer_will_b
     try:
         with worker(config(server.url, capacity=1)):
             async with FakeGuild(Rules(per_window=50)) as guild, bots(guild, server.url):
-                text = orders(tokens=50, step_s=0.05)
+                text = orders(tokens=35, step_s=0.05)
                 commands = [await guild.command("chat", prompt=text, user=ALICE + number) for number in range(4)]
                 last = await until(lambda: guild.response(commands[3]), "the acknowledgement")
-                await until(lambda: last.content == answer(text, 50).strip() and not last.buttons, "the answer")
+                await until(lambda: last.content == answer(text, 35).strip() and not last.buttons, "the answer")
                 told = [each for each in last.history if " before this one" in each or "Next in line" in each]
                 assert told, last.history
                 assert any(", about " in each for each in told), told

@@ -189,19 +189,23 @@ class Faults:
         self._stage.proxy.order("well")
 
     def _trouble(self, fault: Fault) -> None:
+        lasting = {
+            "slow network": lambda: self._network(fault, f"slow {0.01 + 0.1 * fault.amount:.3f}"),
+            "mute network": lambda: self._network(fault, "mute"),
+            "slow disk": lambda: self._slow_disk(fault),
+            "full server": lambda: self._refuse_writes(fault, fault.name),
+            "full disk": lambda: self._refuse_writes(fault, fault.name),
+            "storm of limits": lambda: self._limits(fault),
+            "drop sockets": self._drop_sockets,
+        }
+        if fault.name in lasting:
+            self._last(lasting[fault.name]())
+            return
         stage, slack = self._stage, self._stage.workspace.faults
         match fault.name:
             case "drop connections":
                 self.note("network: drop all connections")
                 stage.proxy.order("drop")
-            case "slow network":
-                self._last(self._network(fault, f"slow {0.01 + 0.1 * fault.amount:.3f}"))
-            case "mute network":
-                self._last(self._network(fault, "mute"))
-            case "slow disk":
-                self._last(self._slow_disk(fault))
-            case "full server" | "full disk":
-                self._last(self._refuse_writes(fault, fault.name))
             case "out of memory":
                 self.note("the next engine that takes a step is out of memory")
                 stage.out_of_memory_file.touch()
@@ -209,13 +213,9 @@ class Faults:
                 self.note("platforms: storm of errors")
                 slack.broken["*"] = slack.broken.get("*", 0) + 2
                 stage.guild.rules.faults += [500, 502, 503, 504] * 2
-            case "storm of limits":
-                self._last(self._limits(fault))
             case "lost replies":
                 self.note("platforms: lost replies")
                 slack.lost |= dict.fromkeys(_LOST, 2)
-            case "drop sockets":
-                self._last(self._drop_sockets())
             case "step clock":
                 offset_s = _CLOCK_S * (2 * fault.amount - 1)
                 self.note(f"clock: {offset_s:+.1f} s from true" if stage.clock.environment else "clock: not movable")

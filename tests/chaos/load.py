@@ -1,4 +1,4 @@
-"""Who asks: people of many tenants in two chat platforms and callers of the client library, and what they get to see."""
+"""Who asks: people of many tenants in two chat platforms, and callers of the client library; what they get to see."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ _RATE = Rate(per_minute=1e5, burst=100_000)
 _LIMITS = LimitSettings(tenant=_RATE, channel=_RATE, user=_RATE, tenant_in_flight=1000, user_in_flight=1000)
 _BUDGETS = BudgetSettings(tenant_day_gpu_s=1e8, user_month_gpu_s=1e8)
 _POLL_S = 0.1
+#: Who is not heard for so long gives up.
+_PATIENCE_S = 15.0
 
 
 @dataclass(slots=True)
@@ -195,10 +197,8 @@ class Load:
         while not prompt.done:
             self.look(prompt)
             heard = prompt.accepted or prompt.promised or prompt.shown or prompt.unfinished
-            if prompt.shown and not prompt.unfinished:
-                prompt.done = True
-            elif not heard and time.monotonic() - prompt.asked_s > 15.0:
-                prompt.done = True
+            given_up = not heard and time.monotonic() - prompt.asked_s > _PATIENCE_S
+            prompt.done = bool(given_up or (prompt.shown and not prompt.unfinished))
             await asyncio.sleep(_POLL_S)
 
     def look(self, prompt: Prompt) -> None:

@@ -14,7 +14,8 @@ from tests.chaos import verdict
 from tests.chaos.faults import Faults
 from tests.chaos.load import Load, prompts
 from tests.chaos.plan import plan
-from tests.chaos.stage import Stage, Workers, marked
+from tests.chaos.stage import Stage, Workers, marked, until
+from workers.admission import refund_unqueued
 
 #: After the last fault, for everything to be answered: longer than any lease, pause or outage of a run.
 _SETTLE_S = 150.0
@@ -94,9 +95,7 @@ async def _play(seed: int, faults: Faults, load: Load, jobs: int, kills: int, pa
 
 
 async def _settle(load: Load) -> None:
-    until_s = time.monotonic() + _SETTLE_S
-    while load.open and time.monotonic() < until_s:
-        await asyncio.sleep(0.2)
+    await until(lambda: not load.open, _SETTLE_S)
     await asyncio.sleep(_QUIET_S)
     for prompt in load.prompts:
         load.look(prompt)
@@ -134,9 +133,11 @@ async def _judge(report: Report, stage: Stage, load: Load) -> None:
         if report.counts["blamed for another's crash"] > max(2, verdict.BLAMED_SHARE * report.jobs):
             report.violations.append("too many were blamed for another's crash")
         await asyncio.sleep(1.0)  # reservations and slots of the last ones
+        refund_unqueued(client, age_s=0)  # maintenance does it after minutes
         report.violations += verdict.accounts(client)
         report.violations += verdict.leftovers(client)
-        for prompt, _ in wrong[:10]:
+        concerned = [prompt for prompt, _ in wrong] + [each for each in load.prompts if each.job_id in twice]
+        for prompt in concerned[:20]:
             report.histories += verdict.history(stage, client, prompt)
 
 
@@ -147,5 +148,4 @@ async def _end(stage: Stage) -> list[str]:
     stage.server_wanted = False
     stage.server.stop()
     stage.proxy.end()
-    left = [pid for pid in marked(stage.marker)]
-    return wrong + [f"process {pid} is left behind" for pid in left]
+    return wrong + [f"process {pid} is left behind" for pid in marked(stage.marker)]

@@ -233,9 +233,7 @@ class Stage:
             if own is not None and own.poll() is None:
                 own.send_signal(signal.SIGTERM)
                 waited[seat.name] = own
-        until_s = time.monotonic() + timeout_s
-        while any(each.poll() is None for each in waited.values()) and time.monotonic() < until_s:
-            await asyncio.sleep(0.05)
+        await until(lambda: all(each.poll() is not None for each in waited.values()), timeout_s)
         return {name: each.poll() for name, each in waited.items()}
 
     async def _stop_keeping(self) -> None:
@@ -280,9 +278,8 @@ def marked(marker: str) -> list[int]:
     return found
 
 
-async def until(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
-    """Wait for something to be true."""
+async def until(condition: Callable[[], object], timeout_s: float) -> None:
+    """Return once something is true, or when the time is over."""
     deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"waited {timeout_s:.0f} s in vain for {what}"
-        await asyncio.sleep(0.05)
+    while not condition() and time.monotonic() < deadline_s:  # noqa: ASYNC110 - processes have no event to wait for
+        await asyncio.sleep(0.1)

@@ -68,10 +68,14 @@ def answers(prompts: Iterable[Prompt]) -> tuple[list[tuple[Prompt, str]], Counte
     counts: Counter[str] = Counter()
     for prompt in prompts:
         shown = prompt.shown
+        if len(shown) > 1 and wording.BUSY in shown:
+            # Told that it could not be taken, as far as anybody knew, and then it was there after all.
+            shown = [each for each in shown if each != wording.BUSY]
+            counts["told that the queue is busy"] += 1
         if prompt.unfinished:
             wrong.append((prompt, f"{prompt.unfinished} messages never became final"))
         elif len(shown) > 1:
-            wrong.append((prompt, f"answered {len(shown)} times"))
+            wrong.append((prompt, f"answered {len(shown)} times: {[each[:60] for each in shown]}"))
         elif not shown and (prompt.accepted or prompt.promised):
             wrong.append((prompt, "never answered"))
         elif not shown:
@@ -169,10 +173,19 @@ def history(stage: Stage, client: redis.Redis, prompt: Prompt) -> list[str]:
         event = decode_event(fields[b"event"])
         if event.job_id == prompt.job_id:
             said = f" {event.failure.code}" if event.failure else ""
-            lines.append(f"  event {event.type}{said}, attempt {event.attempt}, execution {event.execution_id}")
-    for name in (keys.live(prompt.job_id), f"rq:job:{prompt.job_id}", keys.posted(FRONT_ENDS[prompt.road], prompt.job_id)):
+            lines.append(
+                f"  {event.at_s:.2f} {event.type}{said}, attempt {event.attempt}, execution {event.execution_id}"
+            )
+    for name in (
+        keys.live(prompt.job_id),
+        f"rq:job:{prompt.job_id}",
+        keys.posted(FRONT_ENDS[prompt.road], prompt.job_id),
+    ):
         kept = {key.decode(): value[:80] for key, value in client.hgetall(name).items() if key not in _BULKY}
         lines.append(f"  {name}: {json.dumps({key: repr(value) for key, value in kept.items()})}")
+    if prompt.road == "slack":
+        calls = [each for each in stage.workspace.calls if each.args.get("channel") == f"D{prompt.number}"]
+        lines += [f"  {each.at_s - prompt.asked_s:.2f} s after: {each.method}: {each.answer}" for each in calls]
     for seat in stage.seats:
         with seat.log.open(errors="replace") as log:
             lines += [f"  {seat.name}: {line.rstrip()[:200]}" for line in log if prompt.job_id in line][-12:]

@@ -131,7 +131,7 @@ class Maintenance:
         for name, entry in self._redis.hgetall(keys.workers()).items():
             try:
                 silent = now_s - float(json.loads(entry)["at_s"]) > WORKER_SILENT_S
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
                 silent = True
             if silent:
                 self._redis.hdel(keys.workers(), name)

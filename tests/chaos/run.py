@@ -132,6 +132,9 @@ async def _judge(report: Report, stage: Stage, load: Load) -> None:
         report.violations += [f"job {job_id} has two terminal events" for job_id in twice]
         if report.counts["blamed for another's crash"] > max(2, verdict.BLAMED_SHARE * report.jobs):
             report.violations.append("too many were blamed for another's crash")
+        if report.counts["not heard"] > verdict.UNHEARD_SHARE * report.jobs:
+            report.violations.append("too many were not heard")
+            wrong += [(each, "not heard") for each in load.prompts if each.job_id and not each.shown][:3]
         await asyncio.sleep(1.0)  # reservations and slots of the last ones
         refund_unqueued(client, age_s=0)  # maintenance does it after minutes
         report.violations += verdict.accounts(client)

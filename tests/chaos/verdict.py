@@ -30,11 +30,16 @@ LASTING_KEYS = {
 #: What a person may read in place of an answer that was promised before its job had reached the queue.
 NOT_ACCEPTED = (wording.LOST, wording.BUSY)
 _CRASHED = re.compile(r"stopped because the model crashed \d+ times")
+#: Limits are never reached here, but a clock that is set back counts them as used up for a moment.
+_LIMITED = re.compile(r"limit is used up\. Try again in 1 s")
 #: Of all prompts; a death that hits the very step in which a suspect is on trial blames the wrong one, as
 #: docs/architecture.md says, and a job that is alone at two deaths is taken for their reason.
 BLAMED_SHARE = 0.02
-#: More than a bot or a supervisor ever needs beyond what it has a few seconds after its start.
-GROWTH = {"threads": 40, "descriptors": 60, "memory_mb": 80}
+#: Of all prompts: those that came while no process of their front-end listened.
+UNHEARD_SHARE = 0.04
+#: What a process may hold beyond what it has a few seconds after its start: a front-end's pool of connections to Redis
+#: alone grows to 64 under load, and keeps them.
+GROWTH = {"threads": 40, "descriptors": 100, "memory_mb": 80}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def answers(prompts: Iterable[Prompt]) -> tuple[list[tuple[Prompt, str]], Counte
             counts["answered"] += 1
         elif _CRASHED.search(shown[0]):
             counts["poison found" if prompt.poison else "blamed for another's crash"] += 1
-        elif shown[0] in NOT_ACCEPTED and not prompt.accepted:
+        elif not prompt.accepted and (shown[0] in NOT_ACCEPTED or _LIMITED.search(shown[0])):
             counts["not accepted, and told so"] += 1
         else:
             wrong.append((prompt, f"shown {shown[0][:120]!r}"))
@@ -188,7 +193,9 @@ def history(stage: Stage, client: redis.Redis, prompt: Prompt) -> list[str]:
         lines += [f"  {each.at_s - prompt.asked_s:.2f} s after: {each.method}: {each.answer}" for each in calls]
     for seat in stage.seats:
         with seat.log.open(errors="replace") as log:
-            lines += [f"  {seat.name}: {line.rstrip()[:200]}" for line in log if prompt.job_id in line][-12:]
+            lines += [
+                f"  {seat.name}: {line.rstrip()[:200]}" for line in log if prompt.job_id.rpartition("__m")[2] in line
+            ][-12:]
     return lines
 
 

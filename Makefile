@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 # OpenMP threads that spin while they wait ruin a machine with few cores.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup check test chaos fuzz demo bench bench-moderation train-smoke format lock clean
+.PHONY: setup check test chaos fuzz demo bench bench-check bench-queues bench-moderation train-smoke format lock clean
 
 setup: $(STAMP)
 
@@ -64,6 +64,15 @@ demo: setup
 
 bench: setup
 	$(VENV)/bin/python -m benchmarks
+
+# Ratios against benchmarks/ratios.json; fails on what became worse by more than its margin.
+bench-check: setup
+	$(VENV)/bin/python -m benchmarks.check
+
+# Other libraries' workers, which want other versions of the same packages, for benchmarks.queue_jobs.
+bench-queues:
+	$(PYTHON) -m venv build/bench-queues
+	build/bench-queues/bin/pip install -q -r benchmarks/other_queues.txt
 
 train-smoke: setup
 	@mkdir -p build

@@ -154,7 +154,7 @@ async def whisper(interaction: discord.Interaction, text: str) -> None:
 async def reply(message: discord.Message, text: str) -> None:
     """Reply to a message, once however often this is called for it."""
     try:
-        await message.reply(text[:_LONGEST_CHARS], nonce=f"notice-{message.id}"[:25])
+        await message.reply(text[:_LONGEST_CHARS], nonce=f"n{message.id}")
     except discord.HTTPException as error:
         _log.info("message %d: its notice cannot be shown: code %d", message.id, error.code)
 

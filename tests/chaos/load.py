@@ -139,7 +139,12 @@ class Load:
     async def _ask(self, prompt: Prompt) -> None:
         async with self._gates[prompt.road]:
             prompt.asked_s = time.monotonic()
-            await {"library": self._by_library, "slack": self._by_slack, "guild": self._by_guild}[prompt.road](prompt)
+            ask = {"library": self._by_library, "slack": self._by_slack, "guild": self._by_guild}[prompt.road]
+            try:
+                await ask(prompt)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the verdict says it
+                prompt.shown.append(f"this harness failed: {error!r}")
+                prompt.done = True
 
     # The library
 

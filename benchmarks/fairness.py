@@ -1,7 +1,7 @@
 """One tenant with 10,000 jobs against 99 with 10: how long the 99 wait, with our queue and first come, first served.
 
-Run ``python -m benchmarks.fairness [--jobs 10000] [--json FILE] [--redis URL]``. Both sides are the same worker with the
-same no-op engine. First come, first served is the same queue with all jobs in one tenant's lane.
+Run ``python -m benchmarks.fairness [--jobs 10000] [--json FILE] [--redis URL]``. Both sides are the same worker
+with the same no-op engine. First come, first served is the same queue with all jobs in one tenant's lane.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a front-end costs: start-up, memory at rest, CPU for events that are not for it, answers a second.
 
-Run ``python -m benchmarks.front_end [--events 2000] [--answers 200] [--json FILE]``. Real processes of ``palaver discord``
-and ``palaver slack`` against the stand-ins for their platforms in ``tests``, and a real worker with an engine that
-answers at once. CPU is the front-end's own; the stand-in runs in this process.
+Run ``python -m benchmarks.front_end [--events 2000] [--answers 200] [--json FILE]``. Real processes of
+``palaver discord`` and ``palaver slack`` against the stand-ins for their platforms in ``tests``, and a real worker with
+an engine that answers at once. CPU is the front-end's own; the stand-in runs in this process.
 """
 
 from __future__ import annotations

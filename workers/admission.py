@@ -189,6 +189,7 @@ def refund_unqueued(client: redis.Redis, age_s: float = UNQUEUED_S) -> int:
         for job_id in unqueued:
             refund(pipeline, job_id, forget=True)
         pipeline.zrem(name, *job_ids)
+        pipeline.expire(name, RECORD_TTL_S)
         pipeline.execute()
     return len(unqueued)
 

@@ -38,7 +38,7 @@ def admission(job_id: str) -> str:
 
 
 def admitted() -> str:
-    """Sorted set of jobs admitted lately, by time; maintenance empties it as it finds them in the queue. Expires."""
+    """Sorted set of jobs admitted lately, by time; maintenance looks for them in the queue and empties it."""
     return f"{PREFIX}admitted"
 
 

@@ -26,6 +26,7 @@ LASTING_KEYS = {
     r"palaver:workers": "running workers; entries are dropped when their heartbeat is old",
     r"palaver:fair:chat:(state|finish)": "virtual time; tenants only while they are ahead of it",
     r"palaver:rejected": "bounded by length",
+    r"palaver:admitted": "admissions of the last minutes; emptied by maintenance",
 }
 #: What a person may read in place of an answer that was promised before its job had reached the queue.
 NOT_ACCEPTED = (wording.LOST, wording.BUSY)

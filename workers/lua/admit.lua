@@ -76,5 +76,4 @@ for i = 1, budgets do
 end
 redis.call('SET', KEYS[1], record, 'EX', ARGV[1])
 redis.call('ZADD', ARGV[#ARGV - 1], clock[1], ARGV[#ARGV]) -- should it never reach the queue, it gets its charges back
-redis.call('EXPIRE', ARGV[#ARGV - 1], ARGV[1])
 return { 1 }

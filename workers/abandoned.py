@@ -38,7 +38,7 @@ def clean_registries(queue: FairQueue) -> int:
         How many abandoned jobs were requeued or failed.
     """
     for registry in (FinishedJobRegistry, FailedJobRegistry, DeferredJobRegistry, ReadyJobRegistry):
-        registry(queue.name, connection=queue.connection, job_class=OutboxJob, serializer=queue.serializer).cleanup()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+        registry(queue.name, connection=queue.connection, job_class=OutboxJob, serializer=queue.serializer).cleanup()
     return end_abandoned(queue)
 
 

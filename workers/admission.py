@@ -175,7 +175,7 @@ def refund_unqueued(client: redis.Redis, age_s: float = UNQUEUED_S) -> int:
     Returns:
         How many there were.
     """
-    name, (now_s, _) = keys.admitted(), cast("tuple[int, int]", client.time())
+    name, (now_s, _) = keys.admitted(), client.time()
     found = client.zrangebyscore(name, "-inf", now_s - age_s, start=0, num=_UNQUEUED_AT_ONCE)
     job_ids = [as_text(cast("bytes", job_id)) for job_id in found]
     if not job_ids:

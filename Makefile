@@ -1,6 +1,8 @@
 # make setup   install into .venv           make demo    answer real prompts, draw pictures
 # make check   lint, types, floors          make test    everything, with coverage
 # make train-smoke   the whole training of an image model, small, in minutes
+# make chaos   kill everything again and again, half an hour (CHAOS_ARGS="--jobs 2000 --kills 60 --seed 7")
+# make fuzz    arbitrary input for everything that reads input, half an hour
 # make bench   the tables of benchmarks/    make clean   remove what the others made here
 #
 # Settings: PYTHON=python3.12  VENV=.venv  TORCH_INDEX=<url> (where CPU builds of torch are looked for)
@@ -15,7 +17,7 @@ STAMP := $(VENV)/.installed
 # OpenMP threads that spin while they wait ruin a machine with few cores.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup check test demo bench bench-moderation train-smoke format lock clean
+.PHONY: setup check test chaos fuzz demo bench bench-check bench-queues bench-moderation train-smoke format lock clean
 
 setup: $(STAMP)
 
@@ -50,11 +52,27 @@ test: setup
 	@$(VENV)/bin/coverage combine -q
 	@$(VENV)/bin/coverage report | grep '^TOTAL'
 
+# Every seed that has failed once, then 10,000 jobs and 300 kills under another seed each time.
+chaos: setup
+	$(VENV)/bin/python -m tests.chaos --kept $(CHAOS_ARGS)
+
+fuzz: setup
+	PALAVER_FUZZ=long $(VENV)/bin/pytest tests/fuzz $(PYTEST_ARGS)
+
 demo: setup
 	@$(VENV)/bin/palaver demo
 
 bench: setup
 	$(VENV)/bin/python -m benchmarks
+
+# Ratios against benchmarks/ratios.json; fails on what became worse by more than its margin.
+bench-check: setup
+	$(VENV)/bin/python -m benchmarks.check
+
+# Other libraries' workers, which want other versions of the same packages, for benchmarks.queue_jobs.
+bench-queues:
+	$(PYTHON) -m venv build/bench-queues
+	build/bench-queues/bin/pip install -q -r benchmarks/other_queues.txt
 
 train-smoke: setup
 	@mkdir -p build

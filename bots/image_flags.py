@@ -23,6 +23,9 @@ _FLAG = re.compile(r"(?<!\S)(?:--|[\u2013\u2014]-?)(?P<name>[A-Za-z][A-Za-z-]*)(
 _QUOTED = re.compile(r"\s*(?:\"(?P<a>[^\"]*)\"|[\u201c\u201d\u201e](?P<b>[^\u201c\u201d]*)[\u201c\u201d])(?!\S)")
 _WORD = re.compile(r"\s*(?P<word>\S+)")
 _RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)")
+_QUOTES = '"\u201c\u201d\u201e'
+#: What a value without quotes cannot contain, or begin with.
+_NO_WORD = re.compile(rf"\s|^[{_QUOTES}]|^(?:--|[\u2013\u2014])")
 _WIDEST = 4.0
 _WHOLE = re.compile(r"\d{1,19}")
 _DECIMAL = re.compile(r"\d{1,4}(?:\.\d{1,6})?")
@@ -131,12 +134,22 @@ def render(asked: ParsedPrompt) -> str:
     defaults = ImageOptions()
     for name, flag in FLAGS.items():
         if flag.field and (value := getattr(asked.options, flag.field)) != getattr(defaults, flag.field):
-            parts.append(f'--{name} "{value}"' if re.search(r"\s", str(value)) else f"--{name} {value}")
+            parts.append(f"--{name} {_quoted(str(value)) if re.search(_NO_WORD, str(value)) else value}")
     if asked.model:
-        parts.append(f'--model "{asked.model}"' if re.search(r"\s", asked.model) else f"--model {asked.model}")
-    if asked.negative_prompt:
-        parts.append(f"--negative {asked.negative_prompt}")
+        parts.append(f"--model {_quoted(asked.model) if re.search(_NO_WORD, asked.model) else asked.model}")
+    if negative := asked.negative_prompt:
+        plain = not _FLAG.search(negative) and negative[0] not in _QUOTES
+        parts.append(f"--negative {negative if plain else _quoted(negative)}")
     return " ".join(parts)
+
+
+def _quoted(value: str) -> str:
+    """In quotes that do not occur in it; single ones replace others where both kinds do."""
+    if '"' not in value:
+        return f'"{value}"'
+    if not re.search("[\u201c\u201d]", value):
+        return f"\u201c{value}\u201d"
+    return '"' + value.replace('"', "'") + '"'
 
 
 def describe(flags: Sequence[str] = tuple(FLAGS)) -> str:

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from bots import enhancement
@@ -241,7 +241,8 @@ class ChatService:
         return Enhanced(prompt.text)
 
     def _apply_rules(self, prompt: _P) -> _P:
-        """The prompt as the rules leave it."""
+        """The prompt as the rules leave it; halves of surrogate pairs, which no encoding carries, are replaced."""
+        prompt = replace(prompt, text=prompt.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         for rule in self._rules:
             said = rule(prompt)
             if isinstance(said, Refusal):

@@ -36,6 +36,9 @@ EventType = Literal["started", "progress", "retrying", "finished", "failed", "re
 TERMINAL_EVENTS: frozenset[EventType] = frozenset({"finished", "failed", "refused", "cancelled"})
 
 
+_FIELD = re.compile(r"[a-z0-9_]{1,40}")
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -284,6 +287,11 @@ def _decode(model: type[_M], raw: str | bytes | dict[str, Any]) -> _M:
 
 
 def _places(error: ValidationError) -> str:
-    """Which fields are wrong and why, without their values: payloads carry prompts."""
+    """Which fields are wrong and why, without values or foreign names: payloads carry prompts."""
     faults = error.errors(include_input=False, include_url=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'object'}: {fault['type']}" for fault in faults[:5])
+    return "; ".join(f"{_place(fault['loc'])}: {fault['type']}" for fault in faults[:5])
+
+
+def _place(path: tuple[int | str, ...]) -> str:
+    parts = [str(part) if _FIELD.fullmatch(str(part)) else "?" for part in path]
+    return ".".join(parts) or "object"

@@ -53,6 +53,11 @@ def admission(job_id: str) -> str:
     return f"{PREFIX}admission:{job_id}"
 
 
+def admitted() -> str:
+    """Sorted set of jobs admitted lately, by time; maintenance looks for them in the queue and empties it."""
+    return f"{PREFIX}admitted"
+
+
 def text(execution_id: str) -> str:
     """The answer's UTF-8 text so far, of one execution; expires with the job's result."""
     return f"{PREFIX}text:{execution_id}"

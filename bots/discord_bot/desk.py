@@ -71,11 +71,14 @@ class Desk:
         if message_id is None:
             return
         handle = replace(handles.of_interaction(interaction, private), message=message_id)
+        prompt: Prompt | ImagePrompt | None = None
         try:
             prompt = await make(handle.reply_to(self.front_end))
             await self.dispatch.ask(await self.rules.apply(prompt, whence(interaction)))
         except (WorkersError, GenerationError) as error:
             _log.info("interaction %d is not taken: %s", interaction.id, error.code)
+            if prompt is not None:
+                self.dispatch.give_up(prompt.job_id)
             await replace_with_notice(interaction, wording.refusal(error))
 
     async def delete_pictures(self, job_id: str) -> None:
@@ -95,11 +98,14 @@ class Desk:
             make: Makes the prompt of where its answer goes.
         """
         typing = asyncio.create_task(_type(message.channel))  # a sign of life that needs no Redis
+        prompt: Prompt | None = None
         try:
             prompt = await make(handle.reply_to(self.front_end))
             await self.dispatch.ask(await self.rules.apply(prompt, whence_message(message)))
         except (WorkersError, GenerationError) as error:
             _log.info("message %d is not taken: %s", message.id, error.code)
+            if prompt is not None:
+                self.dispatch.give_up(prompt.job_id)
             await reply(message, wording.refusal(error))
         finally:
             await typing
@@ -148,7 +154,7 @@ async def whisper(interaction: discord.Interaction, text: str) -> None:
 async def reply(message: discord.Message, text: str) -> None:
     """Reply to a message, once however often this is called for it."""
     try:
-        await message.reply(text[:_LONGEST_CHARS], nonce=f"notice-{message.id}"[:25])
+        await message.reply(text[:_LONGEST_CHARS], nonce=f"n{message.id}")
     except discord.HTTPException as error:
         _log.info("message %d: its notice cannot be shown: code %d", message.id, error.code)
 

@@ -86,6 +86,7 @@ class Intake:
         try:
             await self.patiently(lambda: self._hand_on(prompt))
         except (RefusedError, ContractError, RedisUnavailableError) as error:
+            self._dispatch.give_up(prompt.job_id)
             await self.tell_once(prompt.job_id, wording.refusal(error), tell)
 
     async def _hand_on(self, prompt: Prompt | ImagePrompt) -> bool:

@@ -253,6 +253,11 @@ async def test_without_redis_the_bot_acknowledges_and_says_that_it_is_busy(tmp_p
             assert command.acknowledged_s, "in time: a late acknowledgement is refused"
             await until(lambda: guild.answers(prompt), "a word")
             assert guild.answers(prompt)[-1].content == wording.BUSY
+            crowd = await asyncio.gather(*(guild.mention("hello") for _ in range(6)))  # ids that differ in one digit
+            told = await until(
+                lambda: {each.reference for each in guild.answers(prompt)} >= {each.id for each in crowd}, "a word each"
+            )
+            assert told
             valkey.start()
             with worker(config(valkey.url, step_s=0.01)):
                 again = await guild.mention(orders(tokens=5))

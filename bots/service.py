@@ -12,17 +12,28 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from bots import enhancement
 from bots.conversation import Conversations
-from bots.cost import chat_cost_gpu_s
+from bots.cost import chat_cost_gpu_s, longest_answer_tokens, smaller_pictures
 from bots.image_prompt import ImagePrompt, faults_in_words, image_request
+from bots.refusals import StoppedError, TooCostlyError
 from generation.moderation.policy import EffectivePolicy
 from workers.client import CancelOutcome, Client, Ended, Queued, Restarted, Submitted, TextDelta
 from workers.client import Update as QueueUpdate
-from workers.contract import ChatBody, ChatMessage, ChatOptions, Event, Failure, ReplyTo, Request, tenant_of
+from workers.contract import (
+    ChatBody,
+    ChatMessage,
+    ChatOptions,
+    Event,
+    Failure,
+    ImageBody,
+    ReplyTo,
+    Request,
+    tenant_of,
+)
 from workers.errors import JobNotFoundError, RefusedError
 
 #: Handle field that says which conversation an answer belongs to.
@@ -74,10 +85,12 @@ class Refusal:
     Attributes:
         rule: Stable name of the rule.
         message: For the user: what is not accepted and what would be.
+        appealable: Whether the tenant's moderators can be asked to look at it.
     """
 
     rule: str
     message: str
+    appealable: bool = False
 
 
 AnyPrompt = Prompt | ImagePrompt
@@ -139,9 +152,9 @@ class ChatService:
         await self._conversations.ask(*place, job_id, prompt.text, f"{prompt.platform}:{prompt.user}")
         try:
             return await self._client.submit(request)
-        except RefusedError:
+        except RefusedError as error:
             await self._conversations.drop(*place, job_id)
-            raise
+            raise _with_offer(error, prompt, request.body) from None
 
     async def imagine(self, prompt: ImagePrompt) -> Submitted:
         """Take an image prompt on its way to a worker; the same key again finds the job that exists.
@@ -159,9 +172,12 @@ class ChatService:
         """
         prompt = self._apply_rules(prompt)
         request = image_request(prompt, self._timeout_s)
-        if not enhancement.wanted(prompt) or await self._client.known(prompt.job_id):
-            return await self._client.submit(request)
-        submitted = await self._client.submit(enhancement.enhancement_request(prompt, self._timeout_s))
+        try:
+            if not enhancement.wanted(prompt) or await self._client.known(prompt.job_id):
+                return await self._client.submit(request)
+            submitted = await self._client.submit(enhancement.enhancement_request(prompt, self._timeout_s))
+        except RefusedError as error:
+            raise _with_offer(error, prompt, request.body) from None
         return Submitted(prompt.job_id, submitted.duplicate)
 
     async def follow(self, job_id: str) -> AsyncIterator[Update]:
@@ -242,6 +258,8 @@ class ChatService:
         """The prompt as the rules leave it."""
         for rule in self._rules:
             said = rule(prompt)
+            if isinstance(said, Refusal) and said.appealable:
+                raise StoppedError(said.rule, said.message)
             if isinstance(said, Refusal):
                 raise RefusedError(said.rule, math.inf, said.message)
             if isinstance(said, type(prompt)):
@@ -275,3 +293,23 @@ class ChatService:
             created_at_s=time.time(),
             policy=prompt.policy,
         )
+
+
+def _with_offer(error: RefusedError, prompt: AnyPrompt, asked: ChatBody | ImageBody) -> RefusedError:
+    """A budget's no, with what would fit into it where something does; any other no as it is."""
+    if error.left_gpu_s is None:
+        return error
+    if isinstance(prompt, ImagePrompt):
+        options = smaller_pictures(asked, error.left_gpu_s) if isinstance(asked, ImageBody) else None
+        if options is None:
+            return error
+        told = f"{options.n} picture{'s' if options.n > 1 else ''}"
+        told += f" in {options.num_inference_steps} steps" if options.num_inference_steps else ""
+        return TooCostlyError(error, replace(prompt, options=options, enhance=False), told)
+    if isinstance(asked, ImageBody):
+        return error
+    tokens = longest_answer_tokens(asked.messages, prompt.options.max_new_tokens, error.left_gpu_s)
+    if tokens is None:
+        return error
+    shorter = prompt.options.model_copy(update={"max_new_tokens": tokens})
+    return TooCostlyError(error, replace(prompt, options=shorter), f"an answer of at most {tokens} tokens")

@@ -39,6 +39,7 @@ class TenantConfig(BaseModel):
         moderation: How strict, never laxer than the operator; None for as strict.
         policy: Everything else about moderation, in place of ``moderation``; set with ``palaver moderation set``.
         threads: Whether a mention in a channel is answered in a thread of its own.
+        appeals_channel: Id of the channel in which moderators read appeals.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,6 +55,7 @@ class TenantConfig(BaseModel):
     moderation: Moderation | None = None
     policy: Policy | None = None
     threads: bool = False
+    appeals_channel: str = Field(default="", max_length=40)
 
     def strictness(self, operators: Moderation) -> Moderation:
         """How strict prompts are taken: as the tenant wants, and at least as strict as the operator."""
@@ -163,6 +165,7 @@ def _read(name: str, text: str, ceilings: Ceilings) -> object:
         "channels": _ids,
         "roles": _ids,
         "moderation": _level,
+        "appeals_channel": _channel,
     }
     reader = readers.get(name)
     return reader(text, ceilings) if reader else text
@@ -210,6 +213,13 @@ def _rate(text: str, ceilings: Ceilings) -> float:
     if not 0 < value <= highest:
         raise SettingsError(f"Write a number of prompts a minute, above 0 and up to {highest:g}.")
     return value
+
+
+def _channel(text: str, ceilings: Ceilings) -> str:
+    found = _ids(text, ceilings)
+    if len(found) != 1:
+        raise SettingsError("Name one channel by mentioning it, such as #moderators.")
+    return found[0]
 
 
 def _ids(text: str, _: Ceilings) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ _MEANINGS = {
     "roles": "roles that I answer",
     "moderation": "relaxed, balanced or strict",
     "images": "pictures, on or off",
+    "appeals_channel": "where moderators read appeals",
     "threads": "answer mentions in threads, on or off",
 }
 _SHOWN_CHARS = 120
@@ -85,6 +86,8 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
 
 def _line(config: TenantConfig, name: str) -> str:
     value: Any = getattr(config, name)
+    if name == "appeals_channel" and value:
+        value = f"<#{value}>"
     if name in ("channels", "roles"):
         value = " ".join(f"<#{each}>" if name == "channels" else f"<@&{each}>" for each in value)
     elif isinstance(value, tuple):

@@ -67,14 +67,14 @@ class Offers:
             return f"{text} {wording.offer(error.told)}", (Button("smaller", kept),)
         return text, ()
 
-    async def take(self, job_id: str, user: str, key: str, reply: ReplyTo) -> Prompt | ImagePrompt:
+    async def take(self, job_id: str, user: str, key: str, reply: ReplyTo | None = None) -> Prompt | ImagePrompt:
         """What was offered, as a new request.
 
         Args:
             job_id: Of the request that was refused.
             user: Who takes it up.
             key: The platform's id of that event.
-            reply: Where the answer goes.
+            reply: Where the answer goes; None for where the first one would have gone.
 
         Raises:
             JobNotFoundError: It has run out.
@@ -88,4 +88,4 @@ class Offers:
         prompt = _IMAGE.validate_json(raw[1:]) if raw[:1] == b"i" else _CHAT.validate_json(raw[1:])
         if prompt.user != user:
             raise NotAllowedError(NOT_YOURS)
-        return replace(prompt, key=key, reply=reply)
+        return replace(prompt, key=key, reply=reply or prompt.reply)

@@ -28,6 +28,7 @@ _CHOSEN = {
     ),
 }
 _CHANNELS = "channels"
+_APPEALS = "appeals_channel"
 
 
 def view(config: TenantConfig) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def view(config: TenantConfig) -> dict[str, Any]:
         "title": _plain("This workspace"),
         "submit": _plain("Save"),
         "close": _plain("Cancel"),
-        "blocks": [*fields, _channels(config)],
+        "blocks": [*fields, _channels(config), _appeals(config)],
     }
 
 
@@ -51,6 +52,8 @@ def values(submitted: dict[str, Any]) -> dict[str, str | None]:
         chosen = (state.get(name, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
         found[name] = None if chosen == _OPERATOR else chosen
     found[_CHANNELS] = " ".join(state.get(_CHANNELS, {}).get(_INPUT, {}).get("selected_channels") or []) or None
+    chosen = state.get(_APPEALS, {}).get(_INPUT, {}).get("selected_conversation")
+    found[_APPEALS] = chosen or None
     return found
 
 
@@ -92,3 +95,10 @@ def _channels(config: TenantConfig) -> Block:
     if config.channels:
         element["initial_channels"] = list(config.channels)
     return _field(_CHANNELS, "Answer only in these channels", element, "None: in all.")
+
+
+def _appeals(config: TenantConfig) -> Block:
+    element: Block = {"type": "conversations_select", "filter": {"include": ["public", "private"]}}
+    if config.appeals_channel:
+        element["initial_conversation"] = config.appeals_channel
+    return _field(_APPEALS, "Where moderators read appeals", element, "None: /moderation lists them for admins.")

@@ -10,6 +10,7 @@ import aiohttp
 
 from bots.slack_bot.origin import Origin
 from bots.slack_bot.workspaces import Workspace, proxy_for
+from workers.errors import ArtifactError
 
 _MOST_FILES = 5
 _TEXT_TYPES = frozenset(
@@ -19,6 +20,7 @@ _TEXT_TYPES = frozenset(
     }
 )  # fmt: skip
 _TIMEOUT_S = 10
+_MOST_PICTURE_BYTES = 16 * 2**20
 
 _log = logging.getLogger("palaver.slack")
 
@@ -68,6 +70,22 @@ class Files:
                 texts.append(f"\n\nFile {name}:\n```\n{text.strip()}\n```")
         return Attached("".join(texts), tuple(refused))
 
+    async def picture(self, workspace: Workspace, file: dict[str, Any]) -> bytes:
+        """Fetch a picture.
+
+        Raises:
+            ArtifactError: It is too large, does not lie in Slack, or cannot be fetched.
+        """
+        url = str(file.get("url_private_download") or file.get("url_private") or "")
+        if int(file.get("size") or 0) > _MOST_PICTURE_BYTES:
+            raise ArtifactError(f"It is larger than {_MOST_PICTURE_BYTES // 2**20} MiB.")
+        if not self._origin.owns(url):
+            raise ArtifactError("It does not lie in Slack.")
+        data = await self._bytes(workspace, url, _MOST_PICTURE_BYTES)
+        if data is None:
+            raise ArtifactError("It could not be fetched.")
+        return data
+
     def _unwanted(self, file: dict[str, Any]) -> str | None:
         media_type = str(file.get("mimetype", "")).partition(";")[0].lower()
         if not (media_type.startswith("text/") or media_type in _TEXT_TYPES):
@@ -79,6 +97,10 @@ class Files:
         return None
 
     async def _fetch(self, workspace: Workspace, url: str) -> str | None:
+        data = await self._bytes(workspace, url, self._max_bytes)
+        return None if data is None or b"\0" in data else data.decode("utf-8", errors="replace")
+
+    async def _bytes(self, workspace: Workspace, url: str, max_bytes: int) -> bytes | None:
         headers = {"Authorization": f"Bearer {workspace.client.token}"}
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         try:
@@ -91,9 +113,9 @@ class Files:
                 data = b""
                 async for chunk in response.content.iter_chunked(65_536):
                     data += chunk
-                    if len(data) > self._max_bytes:
+                    if len(data) > max_bytes:
                         return None
         except (aiohttp.ClientError, TimeoutError) as error:
             _log.info("a file was not fetched: %s", type(error).__name__)
             return None
-        return None if b"\0" in data else data.decode("utf-8", errors="replace")
+        return data

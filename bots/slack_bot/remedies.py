@@ -136,8 +136,9 @@ class Remedies:
         if workspace is None:
             return True
         try:
+            opened = await workspace.call("conversations.open", users=route["user"])
             text = appeals.outcome_in_words(outcome.appeal)
-            await workspace.call("chat.postMessage", channel=route["user"], text=text)
+            await workspace.call("chat.postMessage", channel=opened["channel"]["id"], text=text)
         except (GoneError, ApiRefusedError) as error:
             _log.info("the outcome of appeal %d cannot be told: %s", number, error)
         except (SlowDownError, PlatformUnavailableError) as error:

@@ -31,6 +31,7 @@ def queue():
 async def slack(queue):
     async with running(queue.url, PALAVER_BUDGETS__USER_DAY_GPU_S="1.5") as (fake, bot):
         fake.admins.add(ADMIN)
+        fake.channel("C99000000")
         yield fake, bot
         assert "Traceback" not in bot.read_log(), bot.read_log()[-3_000:]
 

@@ -16,7 +16,7 @@ from generation.errors import GenerationError
 from generation.moderation.decided import Decided
 from generation.moderation.policy import EffectivePolicy, default_policy
 from generation.moderation.refusals import appealable, refusal
-from generation.moderation.rules import check_text
+from generation.moderation.rules import check_attachments, check_text
 from generation.moderation.types import Action, Decision
 from generation.types import Origin
 
@@ -47,6 +47,9 @@ def rules_for(policy: EffectivePolicy, record: Recorder = lambda _: None) -> Rul
         own = prompt.policy or policy
         texts = [prompt.text, prompt.negative_text] if isinstance(prompt, ImagePrompt) else [prompt.text]
         decisions = [check_text(text, own) for text in texts]
+        if prompt.attachments:  # they have names and no text of their own: what they say has become part of the prompt
+            texts.append("")
+            decisions.append(check_attachments(prompt.attachments, own))
         acted = [pair for pair in zip(texts, decisions, strict=True) if _found(pair[1])]
         if acted:
             origin = Origin(prompt.job_id, prompt.tenant, prompt.user, own)

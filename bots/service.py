@@ -30,6 +30,7 @@ from workers.contract import (
     Event,
     Failure,
     ImageBody,
+    Quota,
     ReplyTo,
     Request,
     tenant_of,
@@ -58,6 +59,8 @@ class Prompt:
         options: How the answer is sampled.
         persona: The system text of a conversation that has none of its own; None for the configured one.
         policy: How the tenant wants it moderated, in that channel and for that user; None for the operator's default.
+        attachments: Names of the files that came with it, which the tenant's policy may not accept.
+        quota: Limits and budgets that hold for its author there; None for the operator's general ones.
     """
 
     platform: str
@@ -71,6 +74,8 @@ class Prompt:
     options: ChatOptions = field(default_factory=ChatOptions)
     persona: str | None = None
     policy: EffectivePolicy | None = None
+    attachments: tuple[str, ...] = ()
+    quota: Quota | None = None
 
     @property
     def job_id(self) -> str:
@@ -292,6 +297,7 @@ class ChatService:
             timeout_s=self._timeout_s,
             created_at_s=time.time(),
             policy=prompt.policy,
+            quota=prompt.quota,
         )
 
 

@@ -59,6 +59,22 @@ class BudgetSettings(_Section):
     user_month_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
 
 
+class TierSettings(_Section):
+    """What members of a tier may use, in place of the general limits of a user; what is left out stays general.
+
+    Attributes:
+        per_minute: Requests a minute of each kind, on average.
+        burst: How many at once.
+        day_gpu_s: Most GPU time in a day; 0 for no budget.
+        month_gpu_s: And in a month.
+    """
+
+    per_minute: float | None = Field(default=None, gt=0, le=1e6)
+    burst: int = Field(default=10, ge=1, le=1_000_000)
+    day_gpu_s: float | None = Field(default=None, ge=0, le=1e9)
+    month_gpu_s: float | None = Field(default=None, ge=0, le=1e9)
+
+
 class ChatModelSettings(_Section):
     """Which chat model a worker runs, and how. Passed to ``generation.chat.factory.build`` as plain JSON.
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
+    from workers.contract import Quota
+
 NO_BUDGETS = BudgetSettings()
 DAYS_KEPT = 8
 MONTHS_KEPT = 13
@@ -94,7 +96,9 @@ class Answer:
     gpu_s: float
 
 
-async def usage(client: redis.asyncio.Redis, tenant: str, user: str, budgets: BudgetSettings = NO_BUDGETS) -> Usage:
+async def usage(
+    client: redis.asyncio.Redis, tenant: str, user: str, budgets: BudgetSettings | Quota = NO_BUDGETS
+) -> Usage:
     """What a tenant, and a user within it, have used in the current day and month.
 
     Args:

@@ -66,6 +66,7 @@ class Commands:
                     conversation=str(interaction.channel_id),
                     text=await self._desk.attachments.with_texts(prompt, [file] if file else []),
                     reply=reply,
+                    attachments=(file.filename,) if file else (),
                 )
 
             await self._desk.take(interaction, make, private)
@@ -117,6 +118,7 @@ class Commands:
                     init_image=init,
                     enhance=enhance,
                     reply=reply,
+                    attachments=(image.filename,) if image else (),
                 )
 
             await self._desk.take(interaction, make, private)

@@ -24,6 +24,9 @@ _MEANINGS = {
     "moderation": "relaxed, balanced or strict",
     "images": "pictures, on or off",
     "appeals_channel": "where moderators read appeals",
+    "user_day_gpu_s": "GPU-seconds of one user a day",
+    "user_month_gpu_s": "and a month",
+    "tiers": "tiers of roles, such as @helpers=staff",
     "threads": "answer mentions in threads, on or off",
 }
 _SHOWN_CHARS = 120
@@ -90,6 +93,8 @@ def _line(config: TenantConfig, name: str) -> str:
         value = f"<#{value}>"
     if name in ("channels", "roles"):
         value = " ".join(f"<#{each}>" if name == "channels" else f"<@&{each}>" for each in value)
+    elif isinstance(value, dict):
+        value = " ".join(f"<@&{role}>={tier}" for role, tier in value.items())
     elif isinstance(value, tuple):
         value = ", ".join(value)
     elif isinstance(value, bool):

@@ -131,7 +131,7 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         promises, ledger = Promises(redis, front_end), Ledger(redis, front_end)
         dispatch = Dispatch(service, client, records, promises, ledger, events, open_surface)
         configs = TenantConfigs(redis)
-        rules = TenantRules(redis, configs, settings)
+        rules = TenantRules(configs, settings)
         attachments = Attachments(settings.discord)
         offers = Offers(redis)
         desk = Desk(front_end, client, service, dispatch, conversations, records, attachments, rules, configs, offers)
@@ -140,7 +140,7 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         bot.messages, bot.presses = Messages(desk), Presses(desk, appeals)
         Commands(desk, Shows(desk, means), bot.tree)
         bot.tree.add_command(config_command.group(configs, rules))
-        bot.tree.add_command(account_commands.usage(client))
+        bot.tree.add_command(account_commands.usage(client, rules))
         bot.tree.add_command(
             account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions))
         )

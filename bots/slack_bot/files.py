@@ -32,10 +32,12 @@ class Attached:
     Attributes:
         text: To put below the question; empty without files.
         refused: For the user: which files are not read, and why.
+        names: Of the files that are.
     """
 
     text: str = ""
     refused: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class Files:
@@ -59,7 +61,7 @@ class Files:
             workspace: Whose token may be shown to the platform.
             files: As they appear in the message.
         """
-        texts, refused = [], []
+        texts, refused, names = [], [], []
         for number, file in enumerate(files):
             name = str(file.get("name") or "a file")[:80]
             reason = "only the first five files are read" if number >= _MOST_FILES else self._unwanted(file)
@@ -67,8 +69,9 @@ class Files:
             if text is None:
                 refused.append(f"{name}: {reason or 'it could not be fetched as text'}")
             else:
+                names.append(name)
                 texts.append(f"\n\nFile {name}:\n```\n{text.strip()}\n```")
-        return Attached("".join(texts), tuple(refused))
+        return Attached("".join(texts), tuple(refused), tuple(names))
 
     async def picture(self, workspace: Workspace, file: dict[str, Any]) -> bytes:
         """Fetch a picture.

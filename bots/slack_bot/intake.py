@@ -94,8 +94,9 @@ class Intake:
                 await self.tell_once(f"{prompt.job_id} buttons", "", lambda _: self._remedies.offer(prompt, buttons))
 
     async def _hand_on(self, prompt: Prompt | ImagePrompt) -> bool:
-        """Hand a prompt on as its workspace wants it."""
-        return await self._dispatch.ask(await self._rules.apply(prompt, Whence(channels=(prompt.channel,))))
+        """Hand a prompt on as its workspace wants it; there are no roles, so people are named one by one."""
+        whence = Whence(channels=(prompt.channel,), roles=(prompt.user,))
+        return await self._dispatch.ask(await self._rules.apply(prompt, whence))
 
     async def close(self) -> None:
         """Give up what is not promised yet."""

@@ -130,7 +130,7 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
             surfaces.open,
             surfaces.ended,
         )
-        rules = TenantRules(connection, configs, settings)
+        rules = TenantRules(configs, settings)
         whisper, members = Whisper(urls), Members()
         desk = AppealDesk(decisions, FRONT_END)
         remedies = Remedies(workspaces, Offers(connection), desk, configs, members, whisper)

@@ -36,6 +36,7 @@ class TooCostlyError(RefusedError):
     """
 
     def __init__(self, refused: RefusedError, smaller: Prompt | ImagePrompt, told: str) -> None:
-        super().__init__(refused.limit, refused.retry_after_s, str(refused), refused.left_gpu_s)
+        message = f"{refused} There is enough left for {told}."
+        super().__init__(refused.limit, refused.retry_after_s, message, refused.left_gpu_s)
         self.smaller = smaller
         self.told = told

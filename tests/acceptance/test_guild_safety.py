@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 
 import pytest
 import pytest_asyncio
 
 from tests import safety_pictures
+from tests.engines import answer
 from tests.fake_guild.bot import BotProcess
 from tests.fake_guild.server import FakeGuild, until
 from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, Channel, Message
@@ -148,3 +150,13 @@ async def test_without_a_channel_moderators_list_appeals(guild):
     assert "refusal stands" in (await posted(guild, guild.direct(BOB), "was denied")).content
     empty = await guild.command("moderation appeals", user=MODERATOR)
     assert "No appeals" in await whispered(guild, empty)
+
+
+async def test_a_smaller_answer_is_offered_when_the_budget_is_nearly_used_up(guild):
+    await whispered(guild, await guild.command("config set", user=MODERATOR, setting="user_day_gpu_s", value="1.5"))
+    question = json.dumps({"tokens": 5})
+    refused = await notice(guild, await guild.command("chat", prompt=question, user=BOB, channel=place(guild)))
+    assert "enough left for an answer of at most 256 tokens" in refused.content
+    taken = await guild.press(refused, refused.buttons["Take the smaller one"], BOB)
+    await until(lambda: (m := guild.response(taken)) and m.content.strip() == answer(question, 5).strip(), "the answer")
+    await whispered(guild, await guild.command("config reset", user=MODERATOR, setting="user_day_gpu_s"))

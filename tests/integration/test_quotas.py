@@ -112,6 +112,7 @@ async def test_a_smaller_request_is_offered_near_the_budget(front_ends) -> None:
     one, _ = front_ends
     with pytest.raises(TooCostlyError) as no:
         await one.ask("k1", tokens=1_000)
+    assert "enough left for an answer of at most 500 tokens" in str(no.value), "what a terminal shows"
     assert isinstance(no.value.smaller, Prompt)
     assert no.value.smaller.options.max_new_tokens == 500
     await one.service.ask(replace(no.value.smaller, key="k2"))

@@ -178,6 +178,7 @@ class ModerationSettings(_Section):
     Attributes:
         strictness: What holds for tenants without a policy of their own.
         text_model: ``jigsaw-bilstm`` (English), ``none``, or a guard model: hub id or directory.
+        chat_judge: Whether the chat model judges Chinese texts as well, where ``text_model`` is no guard model.
         injection_model: ``nanoguard`` or ``none``.
         image_model: ``nsfwjs-mobilenet-v2``, ``none``, or a Stable Diffusion safety checker: hub id or directory.
         record_url: SQLAlchemy URL of the record of decisions; SQLite in the data directory by default, ``none`` for
@@ -188,6 +189,7 @@ class ModerationSettings(_Section):
 
     strictness: Literal["relaxed", "balanced", "strict"] = "balanced"
     text_model: str = "jigsaw-bilstm"
+    chat_judge: bool = False
     injection_model: Literal["nanoguard", "none"] = "nanoguard"
     image_model: str = "nsfwjs-mobilenet-v2"
     record_url: SecretStr | None = None

@@ -15,13 +15,12 @@ from bots.service import Prompt
 from generation.errors import GenerationError
 from workers import keys
 from workers.contract import ReplyTo
-from workers.errors import JobNotFoundError, NotAllowedError, RedisUnavailableError, WorkersError
+from workers.errors import JobNotFoundError, RedisUnavailableError, WorkersError
 from workers.redis_connection import mapped_errors
 
 #: What a budget has left changes soon.
 TTL_S = 3_600
-GONE = "This offer has run out. Please ask again."
-NOT_YOURS = "Only the person who asked can take this up."
+GONE = "This offer has run out, or was made to somebody else. Please ask again."
 
 _CHAT: TypeAdapter[Prompt] = TypeAdapter(Prompt)
 _IMAGE: TypeAdapter[ImagePrompt] = TypeAdapter(ImagePrompt)
@@ -46,7 +45,7 @@ class Offers:
         prompt = error.smaller
         data = b"i" + _IMAGE.dump_json(prompt) if isinstance(prompt, ImagePrompt) else b"c" + _CHAT.dump_json(prompt)
         with mapped_errors(self._redis):
-            await self._redis.set(keys.offer(prompt.job_id), data, ex=TTL_S)
+            await self._redis.set(keys.offer(prompt.user, prompt.job_id), data, ex=TTL_S)
         return prompt.job_id
 
     async def told(self, error: WorkersError | GenerationError, job_id: str) -> tuple[str, tuple[Button, ...]]:
@@ -77,15 +76,22 @@ class Offers:
             reply: Where the answer goes; None for where the first one would have gone.
 
         Raises:
-            JobNotFoundError: It has run out.
-            NotAllowedError: It was offered to somebody else.
+            JobNotFoundError: It has run out, or was offered to somebody else.
             RedisUnavailableError: Redis is away.
         """
         with mapped_errors(self._redis):
-            raw = await self._redis.get(keys.offer(job_id))
+            raw = await self._redis.get(keys.offer(user, job_id))
         if not raw:
             raise JobNotFoundError(GONE)
         prompt = _IMAGE.validate_json(raw[1:]) if raw[:1] == b"i" else _CHAT.validate_json(raw[1:])
-        if prompt.user != user:
-            raise NotAllowedError(NOT_YOURS)
         return replace(prompt, key=key, reply=reply or prompt.reply)
+
+    async def forget(self, user: str) -> None:
+        """Delete what a person has been offered.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with mapped_errors(self._redis):
+            async for name in self._redis.scan_iter(keys.offer(user, "*"), count=1_000):
+                await self._redis.unlink(name)

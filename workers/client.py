@@ -40,7 +40,7 @@ from workers.follower import Ended, Follower, ImageProgress, Queued, Restarted, 
 from workers.outbox import OutboxJob
 from workers.position import Position, position
 from workers.settings import ArtifactSettings, BudgetSettings, LimitSettings, WorkerSettings
-from workers.usage import NO_BUDGETS, Usage, usage
+from workers.usage import NO_BUDGETS, Usage, forget, tenants_of, usage
 
 __all__ = [
     "CancelOutcome",
@@ -188,6 +188,22 @@ class Client:
         """
         with redis_connection.mapped_errors(self._redis):
             return await usage(self._redis, tenant, user, quota or self._budgets)
+
+    async def forget_usage(self, user: str, platform: str, tenant: str | None = None) -> None:
+        """Delete what a person's accounts tell; see ``usage.forget`` for what stays until its period ends.
+
+        Args:
+            user: Whose.
+            platform: Where that is the user's name.
+            tenant: In which tenant; None for all of the platform's.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            for owner in await tenants_of(self._redis, user):
+                if owner == tenant or (tenant is None and owner.startswith(f"{platform}-")):
+                    await forget(self._redis, owner, user)
 
     async def cancel(self, job_id: str, user: str, moderator: bool = False) -> CancelOutcome:
         """Stop a job, queued or running. One that never ran is refunded here, a running one by its worker.

@@ -156,9 +156,9 @@ def personal_usage(platform: str, user: str, day: str) -> str:
     return f"{PREFIX}personal_usage:{platform}:{user}:{day}"
 
 
-def offer(job_id: str) -> str:
-    """The smaller request that was offered when this job was refused; expires within the hour."""
-    return f"{PREFIX}offer:{job_id}"
+def offer(user: str, job_id: str) -> str:
+    """The smaller request that a user was offered when this job was refused; expires within the hour."""
+    return f"{PREFIX}offer:{user}:{job_id}"
 
 
 def tenant_config(tenant: str) -> str:

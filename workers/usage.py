@@ -171,6 +171,16 @@ async def top_up(
         await pipeline.execute()
 
 
+async def tenants_of(client: redis.asyncio.Redis, user: str) -> set[str]:
+    """Tenants in which a user has an account; looks through all keys, so it is for rare wishes."""
+    pattern = keys.usage("*", user, "*")
+    before, after = pattern.split("*")[0], f":{user}:"
+    found = set()
+    async for name in client.scan_iter(pattern, count=1_000):
+        found.add(name.decode().removeprefix(before).rpartition(after)[0])
+    return found
+
+
 async def forget(client: redis.asyncio.Redis, tenant: str, user: str) -> int:
     """Delete what is kept about a user within a tenant.
 

@@ -17,12 +17,24 @@ from typing import TypeVar
 
 from bots import enhancement
 from bots.conversation import Conversations
-from bots.cost import chat_cost_gpu_s
+from bots.cost import chat_cost_gpu_s, longest_answer_tokens, smaller_pictures
 from bots.image_prompt import ImagePrompt, faults_in_words, image_request
+from bots.refusals import StoppedError, TooCostlyError
 from generation.moderation.policy import EffectivePolicy
 from workers.client import CancelOutcome, Client, Ended, Queued, Restarted, Submitted, TextDelta
 from workers.client import Update as QueueUpdate
-from workers.contract import ChatBody, ChatMessage, ChatOptions, Event, Failure, ReplyTo, Request, tenant_of
+from workers.contract import (
+    ChatBody,
+    ChatMessage,
+    ChatOptions,
+    Event,
+    Failure,
+    ImageBody,
+    Quota,
+    ReplyTo,
+    Request,
+    tenant_of,
+)
 from workers.errors import JobNotFoundError, RefusedError
 
 #: Handle field that says which conversation an answer belongs to.
@@ -48,6 +60,8 @@ class Prompt:
         persona: The system text of a conversation that has none of its own; None for the configured one.
         policy: How the tenant wants it moderated, in that channel and for that user; None for the operator's default.
         model: Which chat model answers; None for the operator's usual one.
+        attachments: Names of the files that came with it, which the tenant's policy may not accept.
+        quota: Limits and budgets that hold for its author there; None for the operator's general ones.
     """
 
     platform: str
@@ -62,6 +76,8 @@ class Prompt:
     persona: str | None = None
     policy: EffectivePolicy | None = None
     model: str | None = None
+    attachments: tuple[str, ...] = ()
+    quota: Quota | None = None
 
     @property
     def job_id(self) -> str:
@@ -76,10 +92,12 @@ class Refusal:
     Attributes:
         rule: Stable name of the rule.
         message: For the user: what is not accepted and what would be.
+        appealable: Whether the tenant's moderators can be asked to look at it.
     """
 
     rule: str
     message: str
+    appealable: bool = False
 
 
 AnyPrompt = Prompt | ImagePrompt
@@ -141,9 +159,9 @@ class ChatService:
         await self._conversations.ask(*place, job_id, prompt.text, f"{prompt.platform}:{prompt.user}")
         try:
             return await self._client.submit(request)
-        except RefusedError:
+        except RefusedError as error:
             await self._conversations.drop(*place, job_id)
-            raise
+            raise _with_offer(error, prompt, request.body) from None
 
     async def imagine(self, prompt: ImagePrompt) -> Submitted:
         """Take an image prompt on its way to a worker; the same key again finds the job that exists.
@@ -161,9 +179,12 @@ class ChatService:
         """
         prompt = self._apply_rules(prompt)
         request = image_request(prompt, self._timeout_s)
-        if not enhancement.wanted(prompt) or await self._client.known(prompt.job_id):
-            return await self._client.submit(request)
-        submitted = await self._client.submit(enhancement.enhancement_request(prompt, self._timeout_s))
+        try:
+            if not enhancement.wanted(prompt) or await self._client.known(prompt.job_id):
+                return await self._client.submit(request)
+            submitted = await self._client.submit(enhancement.enhancement_request(prompt, self._timeout_s))
+        except RefusedError as error:
+            raise _with_offer(error, prompt, request.body) from None
         return Submitted(prompt.job_id, submitted.duplicate)
 
     async def follow(self, job_id: str) -> AsyncIterator[Update]:
@@ -245,6 +266,8 @@ class ChatService:
         prompt = replace(prompt, text=prompt.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         for rule in self._rules:
             said = rule(prompt)
+            if isinstance(said, Refusal) and said.appealable:
+                raise StoppedError(said.rule, said.message)
             if isinstance(said, Refusal):
                 raise RefusedError(said.rule, math.inf, said.message)
             if isinstance(said, type(prompt)):
@@ -278,4 +301,25 @@ class ChatService:
             created_at_s=time.time(),
             policy=prompt.policy,
             model=prompt.model,
+            quota=prompt.quota,
         )
+
+
+def _with_offer(error: RefusedError, prompt: AnyPrompt, asked: ChatBody | ImageBody) -> RefusedError:
+    """A budget's no, with what would fit into it where something does; any other no as it is."""
+    if error.left_gpu_s is None:
+        return error
+    if isinstance(prompt, ImagePrompt):
+        options = smaller_pictures(asked, error.left_gpu_s) if isinstance(asked, ImageBody) else None
+        if options is None:
+            return error
+        told = f"{options.n} picture{'s' if options.n > 1 else ''}"
+        told += f" in {options.num_inference_steps} steps" if options.num_inference_steps else ""
+        return TooCostlyError(error, replace(prompt, options=options, enhance=False), told)
+    if isinstance(asked, ImageBody):
+        return error
+    tokens = longest_answer_tokens(asked.messages, prompt.options.max_new_tokens, error.left_gpu_s)
+    if tokens is None:
+        return error
+    shorter = prompt.options.model_copy(update={"max_new_tokens": tokens})
+    return TooCostlyError(error, replace(prompt, options=shorter), f"an answer of at most {tokens} tokens")

@@ -33,6 +33,7 @@ from workers.settings import (
     ProvenanceSettings,
     Rate,
     RedisSettings,
+    TierSettings,
     WorkerSettings,
 )
 
@@ -139,6 +140,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     limits: AllLimits = AllLimits()
     budgets: BudgetSettings = BudgetSettings()
+    tiers: dict[str, TierSettings] = Field(default_factory=dict)
     worker: WorkerSettings = WorkerSettings()
     chat: ChatModelSettings = ChatModelSettings()
     image: ImageModelSettings = ImageModelSettings()
@@ -215,7 +217,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file} cannot be read: {error}.") from None
     known = set(_paths(Settings))
     for path in _written(values):
-        if path not in known:
+        # What tiers are called is the operator's own affair; what is in them is checked with their values.
+        if path not in known and not path.startswith("tiers."):
             raise SettingsError(f"{file}: {path} is no setting{_suggest(path, known)}")
     return values
 

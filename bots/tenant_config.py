@@ -40,6 +40,10 @@ class TenantConfig(BaseModel):
         moderation: How strict, never laxer than the operator; None for as strict.
         policy: Everything else about moderation, in place of ``moderation``; set with ``palaver moderation set``.
         threads: Whether a mention in a channel is answered in a thread of its own.
+        appeals_channel: Id of the channel in which moderators read appeals.
+        user_day_gpu_s: Most GPU time of one user in a day, where the operator allows more.
+        user_month_gpu_s: And in a month.
+        tiers: By id of a role, the operator's tier that its members belong to.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -55,6 +59,10 @@ class TenantConfig(BaseModel):
     moderation: Moderation | None = None
     policy: Policy | None = None
     threads: bool = False
+    appeals_channel: str = Field(default="", max_length=40)
+    user_day_gpu_s: float | None = Field(default=None, gt=0, le=1e9)
+    user_month_gpu_s: float | None = Field(default=None, gt=0, le=1e9)
+    tiers: dict[str, str] = Field(default_factory=dict, max_length=_LISTED)
 
     def strictness(self, operators: Moderation) -> Moderation:
         """How strict prompts are taken: as the tenant wants, and at least as strict as the operator."""
@@ -77,12 +85,14 @@ class Ceilings:
         user_per_minute: Prompts a minute of one user.
         models: Chat models that run now.
         moderation: How strict the operator is.
+        tiers: Names of the tiers that roles can be given.
     """
 
     max_answer_tokens: int
     user_per_minute: float
     models: Sequence[str]
     moderation: Moderation
+    tiers: Sequence[str] = ()
 
 
 class TenantConfigs:
@@ -164,6 +174,10 @@ def _read(name: str, text: str, ceilings: Ceilings) -> object:
         "channels": _ids,
         "roles": _ids,
         "moderation": _level,
+        "appeals_channel": _channel,
+        "user_day_gpu_s": _budget,
+        "user_month_gpu_s": _budget,
+        "tiers": _tiers,
     }
     reader = readers.get(name)
     return reader(text, ceilings) if reader else text
@@ -211,6 +225,32 @@ def _rate(text: str, ceilings: Ceilings) -> float:
     if not 0 < value <= highest:
         raise SettingsError(f"Write a number of prompts a minute, above 0 and up to {highest:g}.")
     return value
+
+
+def _budget(text: str, _: Ceilings) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1e9:
+        raise SettingsError("Write a number of GPU-seconds above 0; the operator's own budget holds all the same.")
+    return value
+
+
+def _tiers(text: str, ceilings: Ceilings) -> dict[str, str]:
+    found = dict(re.findall(r"([A-Z0-9]{9,20})\W{0,3}=\s*([\w-]{1,40})", text))
+    if not ceilings.tiers:
+        raise SettingsError("The operator has defined no tiers.")
+    if not found or not set(found.values()) <= set(ceilings.tiers):
+        raise SettingsError(f"Write a role and its tier, such as @helpers={ceilings.tiers[0]}, with commas between.")
+    return found
+
+
+def _channel(text: str, ceilings: Ceilings) -> str:
+    found = _ids(text, ceilings)
+    if len(found) != 1:
+        raise SettingsError("Name one channel by mentioning it, such as #moderators.")
+    return found[0]
 
 
 def _ids(text: str, _: Ceilings) -> tuple[str, ...]:

@@ -9,17 +9,15 @@ from dataclasses import dataclass, replace
 from redis.asyncio import Redis
 
 from bots.image_prompt import ImagePrompt
+from bots.quotas import quota_of
 from bots.service import Prompt
 from bots.settings import Settings
 from bots.tenant_config import Ceilings, TenantConfig, TenantConfigs
 from generation.moderation.policy import EffectivePolicy, Policy
-from workers import keys
-from workers.admission import Allowance, Limit, admit
+from workers.contract import Kind, Quota
 from workers.errors import RefusedError
 from workers.redis_connection import mapped_errors
 from workers.served_models import served_models
-
-_BURST_MINUTES = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +64,7 @@ class TenantRules:
             user_per_minute=self._settings.limits.chat.user.per_minute,
             models=tuple(models),
             moderation=self._settings.moderation.strictness,
+            tiers=tuple(self._settings.tiers),
         )
 
     async def apply(self, prompt: Prompt | ImagePrompt, whence: Whence) -> Prompt | ImagePrompt:
@@ -79,8 +78,9 @@ class TenantRules:
         _check_place(config, whence)
         if isinstance(prompt, ImagePrompt) and not config.images:
             raise RefusedError("images", math.inf, "Pictures are switched off here by an administrator.")
-        await self._check_rate(config, prompt)
-        prompt = replace(prompt, policy=self._policy(config, whence))
+        kind: Kind = "image" if isinstance(prompt, ImagePrompt) else "chat"
+        quota = quota_of(self._settings, config, kind, whence.roles)
+        prompt = replace(prompt, policy=self._policy(config, whence), quota=quota)
         if isinstance(prompt, ImagePrompt):
             return prompt
         ceiling = config.max_answer_tokens or self._settings.conversation.max_answer_tokens
@@ -88,19 +88,18 @@ class TenantRules:
         persona = config.system_text(self._settings.conversation.persona)
         return replace(prompt, options=options, persona=persona, model=prompt.model or config.model or None)
 
+    async def quota(self, tenant: str, roles: Collection[str]) -> Quota | None:
+        """Which budgets hold for a person, to be shown beside what was used.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        return quota_of(self._settings, await self._configs.of(tenant), "chat", roles)
+
     def _policy(self, config: TenantConfig, whence: Whence) -> EffectivePolicy:
         """How the tenant wants this prompt moderated."""
         policy = config.policy or Policy(strictness=config.strictness(self._settings.moderation.strictness))
         return policy.at(nsfw=whence.nsfw, roles=list(whence.roles))
-
-    async def _check_rate(self, config: TenantConfig, prompt: Prompt | ImagePrompt) -> None:
-        if config.user_per_minute is None:
-            return
-        burst = max(1, math.ceil(config.user_per_minute * _BURST_MINUTES))
-        key = keys.limit("own", "user", f"{prompt.tenant}:{prompt.user}")
-        limit = Limit(key, Allowance("user", config.user_per_minute, burst))
-        with mapped_errors(self._redis):
-            await admit(self._redis, f"{prompt.job_id}-own", [limit])
 
 
 def _check_place(config: TenantConfig, whence: Whence) -> None:

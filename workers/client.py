@@ -25,7 +25,7 @@ from workers import keys, redis_connection
 from workers.admission import RECORD_TTL_S, Allowance, Duplicate, Limit, admit, refund
 from workers.artifacts import Artifact, ArtifactStore, media_type_of, upload_id
 from workers.budgets import budgets_of
-from workers.contract import Event, Kind, Request, decode_event, encode
+from workers.contract import Event, Kind, Quota, Request, decode_event, encode
 from workers.doorbell import Doorbell, ring
 from workers.errors import (
     ArtifactError,
@@ -41,7 +41,7 @@ from workers.outbox import OutboxJob
 from workers.position import Position, position
 from workers.served_models import queue_of, served_models
 from workers.settings import ArtifactSettings, BudgetSettings, LimitSettings, WorkerSettings
-from workers.usage import NO_BUDGETS, Usage, usage
+from workers.usage import NO_BUDGETS, Usage, forget, tenants_of, usage
 
 __all__ = [
     "CancelOutcome",
@@ -62,6 +62,8 @@ _WAITING = frozenset({JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.DEFERRED}
 _CANCEL_FLAG_MARGIN_S = 600
 
 #: A killed Redis may forget the last seconds; a submission older than this is on its disk.
+#: A tenant's own rate lets through so many minutes' worth at once.
+_OWN_BURST_MINUTES = 0.5
 _FORGETTABLE_S = 60.0
 
 _logger = logging.getLogger("palaver.client")
@@ -165,7 +167,9 @@ class Client:
         with redis_connection.mapped_errors(self._redis):
             record_ttl_s = max(RECORD_TTL_S, self._worker.result_ttl_s)
             limits = self._limits_of(request)
-            budgets = budgets_of(self._budgets, request.tenant, request.user, request.cost_gpu_s, time.time())
+            budgets = budgets_of(
+                request.quota or self._budgets, request.tenant, request.user, request.cost_gpu_s, time.time()
+            )
             admission = await admit(self._redis, request.job_id, limits, budgets, record_ttl_s=record_ttl_s)
             if isinstance(admission, Duplicate) and await self._redis.hexists(keys.live(request.job_id), "final"):
                 # It has ended, and rq may have dropped the job already: the answer is still to be had.
@@ -193,14 +197,35 @@ class Client:
         with redis_connection.mapped_errors(self._redis):
             return list(await served_models(self._redis, kind))
 
-    async def usage(self, tenant: str, user: str) -> Usage:
+    async def usage(self, tenant: str, user: str, quota: Quota | None = None) -> Usage:
         """What a tenant, and a user within it, have used today and this month (UTC).
+
+        Args:
+            tenant: Whose.
+            user: Whose within it.
+            quota: Which budgets hold for that user; None for the operator's general ones.
 
         Raises:
             RedisUnavailableError: Redis is away.
         """
         with redis_connection.mapped_errors(self._redis):
-            return await usage(self._redis, tenant, user, self._budgets)
+            return await usage(self._redis, tenant, user, quota or self._budgets)
+
+    async def forget_usage(self, user: str, platform: str, tenant: str | None = None) -> None:
+        """Delete what a person's accounts tell; see ``usage.forget`` for what stays until its period ends.
+
+        Args:
+            user: Whose.
+            platform: Where that is the user's name.
+            tenant: In which tenant; None for all of the platform's.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            for owner in await tenants_of(self._redis, user):
+                if owner == tenant or (tenant is None and owner.startswith(f"{platform}-")):
+                    await forget(self._redis, owner, user)
 
     async def cancel(self, job_id: str, user: str, moderator: bool = False) -> CancelOutcome:
         """Stop a job, queued or running. One that never ran is refunded here, a running one by its worker.
@@ -351,10 +376,19 @@ class Client:
 
     def _limits_of(self, request: Request) -> list[Limit]:
         owners = (request.tenant, f"{request.tenant}:{request.channel}", f"{request.platform}:{request.user}")
-        return [
+        allowances = list(self._allowances[request.kind])
+        quota = request.quota
+        if quota is not None and quota.user_per_minute is not None:
+            allowances[-1] = Allowance("user", quota.user_per_minute, quota.user_burst)
+        limits = [
             Limit(keys.limit(request.kind, allowance.name, owner), allowance)
-            for allowance, owner in zip(self._allowances[request.kind], owners, strict=True)
+            for allowance, owner in zip(allowances, owners, strict=True)
         ]
+        if quota is not None and quota.own_per_minute is not None:
+            burst = max(1, math.ceil(quota.own_per_minute * _OWN_BURST_MINUTES))
+            key = keys.limit("own", "user", f"{request.tenant}:{request.user}")
+            limits.append(Limit(key, Allowance("user", quota.own_per_minute, burst)))
+        return limits
 
     def _enqueue(self, request: Request, queue: str) -> bool:
         """Enqueue through stock rq; returns whether the job is new."""

@@ -126,6 +126,25 @@ class ReplyTo(_Frozen):
     handle: dict[str, str] = Field(default_factory=dict, max_length=32)
 
 
+class Quota(_Frozen):
+    """What one request is held to in place of the general limits: its tenant's own wishes, its user's tier.
+
+    Attributes:
+        user_per_minute: The user's requests a minute of this kind, on average; None for the general rate.
+        user_burst: How many at once.
+        own_per_minute: A further limit of the tenant's own, over all kinds together; None for none.
+        tenant_day_gpu_s: Budgets in GPU-seconds; 0 for none.
+    """
+
+    user_per_minute: float | None = Field(default=None, gt=0)
+    user_burst: int = Field(default=1, ge=1)
+    own_per_minute: float | None = Field(default=None, gt=0)
+    tenant_day_gpu_s: float = Field(default=0.0, ge=0)
+    tenant_month_gpu_s: float = Field(default=0.0, ge=0)
+    user_day_gpu_s: float = Field(default=0.0, ge=0)
+    user_month_gpu_s: float = Field(default=0.0, ge=0)
+
+
 class Request(_Frozen):
     """One prompt on its way to a worker.
 
@@ -137,6 +156,7 @@ class Request(_Frozen):
         created_at_s: Unix time at which the prompt was accepted.
         policy: How the tenant wants it moderated, at that place and for that user; None for the operator's default.
         model: Which model of its kind must answer; None for whichever the operator runs for prompts that name none.
+        quota: Limits and budgets of its own; None for the operator's general ones.
     """
 
     v: Literal[1] = CONTRACT_VERSION
@@ -152,6 +172,7 @@ class Request(_Frozen):
     created_at_s: float = Field(ge=0)
     policy: EffectivePolicy | None = None
     model: ModelName | None = None
+    quota: Quota | None = None
 
     @property
     def job_id(self) -> str:

@@ -177,6 +177,11 @@ def personal_usage(platform: str, user: str, day: str) -> str:
     return f"{PREFIX}personal_usage:{platform}:{user}:{day}"
 
 
+def offer(user: str, job_id: str) -> str:
+    """The smaller request that a user was offered when this job was refused; expires within the hour."""
+    return f"{PREFIX}offer:{user}:{job_id}"
+
+
 def tenant_config(tenant: str) -> str:
     """What a tenant's administrators have set, as JSON; one key a tenant, kept until it is reset."""
     return f"{PREFIX}config:{tenant}"

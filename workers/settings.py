@@ -61,6 +61,22 @@ class BudgetSettings(_Section):
     user_month_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
 
 
+class TierSettings(_Section):
+    """What members of a tier may use, in place of the general limits of a user; what is left out stays general.
+
+    Attributes:
+        per_minute: Requests a minute of each kind, on average.
+        burst: How many at once.
+        day_gpu_s: Most GPU time in a day; 0 for no budget.
+        month_gpu_s: And in a month.
+    """
+
+    per_minute: float | None = Field(default=None, gt=0, le=1e6)
+    burst: int = Field(default=10, ge=1, le=1_000_000)
+    day_gpu_s: float | None = Field(default=None, ge=0, le=1e9)
+    month_gpu_s: float | None = Field(default=None, ge=0, le=1e9)
+
+
 class ChatModelSettings(_Section):
     """Which chat model a worker runs, and how. Passed to ``generation.chat.factory.build`` as plain JSON.
 
@@ -168,6 +184,7 @@ class ModerationSettings(_Section):
     Attributes:
         strictness: What holds for tenants without a policy of their own.
         text_model: ``jigsaw-bilstm`` (English), ``none``, or a guard model: hub id or directory.
+        chat_judge: Whether the chat model judges Chinese texts as well, where ``text_model`` is no guard model.
         injection_model: ``nanoguard`` or ``none``.
         image_model: ``nsfwjs-mobilenet-v2``, ``none``, or a Stable Diffusion safety checker: hub id or directory.
         record_url: SQLAlchemy URL of the record of decisions; SQLite in the data directory by default, ``none`` for
@@ -178,6 +195,7 @@ class ModerationSettings(_Section):
 
     strictness: Literal["relaxed", "balanced", "strict"] = "balanced"
     text_model: str = "jigsaw-bilstm"
+    chat_judge: bool = False
     injection_model: Literal["nanoguard", "none"] = "nanoguard"
     image_model: str = "nsfwjs-mobilenet-v2"
     record_url: SecretStr | None = None

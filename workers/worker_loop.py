@@ -37,6 +37,9 @@ from workers.settings import WorkerSettings
 from workers.settlement import Answered, Broken, Ended, GivenBack, Outcome, Settlement, Stopped, died_with
 from workers.suspects import culprit
 
+#: Codes of moderation's refusals: with and without a way to appeal.
+_REFUSALS = frozenset({"refused", "refused_finally"})
+
 log = logging.getLogger("palaver.worker")
 
 #: Engines end an answer at its deadline themselves; this much later the worker calls the attempt failed.
@@ -217,7 +220,7 @@ class WorkerLoop:
             case ["finished", _, reason, usage]:
                 self._end(slot, Answered(reason, usage, self._outputs.pictures.refs(slot.id)))
             case ["failed", _, code, text, retryable]:
-                self._end(slot, Broken(Failure(code=code, message=text), retryable, refused=code == "refused"))
+                self._end(slot, Broken(Failure(code=code, message=text), retryable, refused=code in _REFUSALS))
 
     def _step_raised(self, ids: list[str], code: str, text: str, retryable: bool) -> None:
         """One request made the whole step fail: that is as if the engine had died of it."""

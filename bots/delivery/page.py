@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bots.delivery import wording
 from bots.delivery.buttons import Action, Button
 from bots.delivery.content import Picture, View
 from bots.delivery.splitting import Measure, Part, split
 from bots.image_prompt import ImagePrompt
 from bots.service import Enhanced, Update
+from generation.errors import RefusedContentError
 from workers.client import Ended, ImageProgress, Queued, Restarted, TextDelta
 from workers.contract import Event
 
@@ -78,7 +81,10 @@ class Page:
     def _final(self, event: Event) -> list[View]:
         if event.type == "finished" and self._asked is not None:
             return [self._drawn(event, self._asked)]
-        return self._ended(wording.ending(event, bool(self._parts)))
+        views = self._ended(wording.ending(event, bool(self._parts)))
+        if event.failure is not None and event.failure.code == RefusedContentError.code:
+            views[-1] = replace(views[-1], buttons=(Button("appeal", self._job_id),))
+        return views
 
     def _drawn(self, event: Event, asked: ImagePrompt) -> View:
         text = wording.drawn(event, asked, len(self.pictures))

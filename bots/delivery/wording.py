@@ -68,9 +68,20 @@ def refusal(error: WorkersError | GenerationError) -> str:
     """What to say when a prompt was not taken."""
     if isinstance(error, RedisUnavailableError):
         return BUSY
+    if isinstance(error, RefusedError) and error.left_gpu_s is not None:
+        return f"The {error.limit} is used up. It is filled up again in {duration(error.retry_after_s)}."
     if isinstance(error, RefusedError) and math.isfinite(error.retry_after_s):
         return f"The {error.limit} limit is used up. Try again in {duration(error.retry_after_s)}."
     return str(error)
+
+
+def offer(told: str) -> str:
+    """What is said above the button that takes up a smaller request.
+
+    Args:
+        told: What it is, in words.
+    """
+    return f"There is enough left for {told}."
 
 
 def drawing(step: int, total_steps: int) -> str:

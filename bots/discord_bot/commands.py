@@ -67,6 +67,7 @@ class Commands:
                     conversation=str(interaction.channel_id),
                     text=await self._desk.attachments.with_texts(prompt, [file] if file else []),
                     reply=reply,
+                    attachments=(file.filename,) if file else (),
                 )
 
             await self._desk.take(interaction, make, private)
@@ -121,6 +122,7 @@ class Commands:
                     enhance=enhance,
                     model=model,
                     reply=reply,
+                    attachments=(image.filename,) if image else (),
                 )
 
             await self._desk.take(interaction, make, private)

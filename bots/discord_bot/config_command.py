@@ -23,6 +23,10 @@ _MEANINGS = {
     "roles": "roles that I answer",
     "moderation": "relaxed, balanced or strict",
     "images": "pictures, on or off",
+    "appeals_channel": "where moderators read appeals",
+    "user_day_gpu_s": "GPU-seconds of one user a day",
+    "user_month_gpu_s": "and a month",
+    "tiers": "tiers of roles, such as @helpers=staff",
     "threads": "answer mentions in threads, on or off",
 }
 #: What the others take is for the administrator to write.
@@ -99,8 +103,12 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
 
 def _line(config: TenantConfig, name: str) -> str:
     value: Any = getattr(config, name)
+    if name == "appeals_channel" and value:
+        value = f"<#{value}>"
     if name in ("channels", "roles"):
         value = " ".join(f"<#{each}>" if name == "channels" else f"<@&{each}>" for each in value)
+    elif isinstance(value, dict):
+        value = " ".join(f"<@&{role}>={tier}" for role, tier in value.items())
     elif isinstance(value, tuple):
         value = ", ".join(value)
     elif isinstance(value, bool):

@@ -48,6 +48,7 @@ class Messages:
                 key=f"m{message.id}",
                 text=await self._desk.attachments.with_texts(text, message.attachments),
                 reply=reply,
+                attachments=tuple(each.filename for each in message.attachments),
             )
 
         await self._desk.answer(message, handle, make)

@@ -14,13 +14,15 @@ import discord.gateway
 import discord.http
 from yarl import URL
 
+from bots.appeals import AppealDesk
 from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promises
 from bots.delivery.surface import Surface
-from bots.discord_bot import account_commands, command_sync, config_command, handles, surfaces, views
+from bots.discord_bot import account_commands, command_sync, config_command, handles, surfaces, verify_command, views
+from bots.discord_bot.appeals import GuildAppeals
 from bots.discord_bot.attachments import Attachments
 from bots.discord_bot.bot import Bot
 from bots.discord_bot.commands import Commands
@@ -30,6 +32,7 @@ from bots.discord_bot.outbound import Outbound
 from bots.discord_bot.presses import Presses
 from bots.discord_bot.shows import Shows
 from bots.moderation import LateRecord, moderation_of
+from bots.offers import Offers
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
@@ -37,6 +40,7 @@ from bots.settings import DiscordSettings, Settings
 from bots.tenant_config import TenantConfigs
 from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
+from bots.verification import Verifier
 from workers.client import Client
 from workers.contract import ReplyTo
 from workers.errors import SettingsError, WorkersError
@@ -129,18 +133,26 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         configs = TenantConfigs(redis)
         rules = TenantRules(redis, configs, settings)
         attachments = Attachments(settings.discord)
-        desk = Desk(front_end, client, service, dispatch, conversations, records, attachments, rules, configs)
-        bot.messages, bot.presses = Messages(desk), Presses(desk)
+        offers = Offers(redis)
+        desk = Desk(front_end, client, service, dispatch, conversations, records, attachments, rules, configs, offers)
+        appeal_desk = AppealDesk(decisions, handles.PLATFORM)
+        appeals = GuildAppeals(bot, appeal_desk, configs)
+        bot.messages, bot.presses = Messages(desk), Presses(desk, appeals)
         Commands(desk, Shows(desk, means), bot.tree)
         bot.tree.add_command(config_command.group(configs, rules))
-        bot.tree.add_command(account_commands.usage(client))
+        bot.tree.add_command(account_commands.usage(client, rules))
         bot.tree.add_command(
             account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions))
         )
+        bot.tree.add_command(appeals.commands())
+        for command in verify_command.commands(Verifier(settings), attachments):
+            bot.tree.add_command(command)
         await command_sync.sync(bot.tree, redis, bot.application_id or 0)
         deliveries = asyncio.create_task(dispatch.run(), name="deliveries")
         stack.push_async_callback(dispatch.close)
         stack.callback(deliveries.cancel)
+        outcomes = asyncio.create_task(appeal_desk.watch(appeals.tell), name="outcomes of appeals")
+        stack.callback(outcomes.cancel)
 
     return Bot(settings.discord, outbound.trace(), set_up)
 

@@ -75,6 +75,7 @@ class Chat:
             key=heard.key,
             text=text,
             reply=target.reply(),
+            attachments=attached.names,
         )
         await self._intake.ask(prompt, lambda why: self._tell(heard, escaped(why)))
 

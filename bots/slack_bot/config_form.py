@@ -33,6 +33,7 @@ _MODEL = "model"
 #: The platform's own limits of a menu's options.
 _OPTIONS = 100
 _OPTION_CHARS = 75
+_APPEALS = "appeals_channel"
 
 
 def view(config: TenantConfig, models: Sequence[str]) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def view(config: TenantConfig, models: Sequence[str]) -> dict[str, Any]:
         "title": _plain("This workspace"),
         "submit": _plain("Save"),
         "close": _plain("Cancel"),
-        "blocks": [*fields, _model(config, models), _channels(config)],
+        "blocks": [*fields, _model(config, models), _channels(config), _appeals(config)],
     }
 
 
@@ -63,6 +64,8 @@ def values(submitted: dict[str, Any]) -> dict[str, str | None]:
     model = (state.get(_MODEL, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
     found[_MODEL] = None if model == _OPERATOR else model
     found[_CHANNELS] = " ".join(state.get(_CHANNELS, {}).get(_INPUT, {}).get("selected_channels") or []) or None
+    chosen = state.get(_APPEALS, {}).get(_INPUT, {}).get("selected_conversation")
+    found[_APPEALS] = chosen or None
     return found
 
 
@@ -113,3 +116,10 @@ def _channels(config: TenantConfig) -> Block:
     if config.channels:
         element["initial_channels"] = list(config.channels)
     return _field(_CHANNELS, "Answer only in these channels", element, "None: in all.")
+
+
+def _appeals(config: TenantConfig) -> Block:
+    element: Block = {"type": "conversations_select", "filter": {"include": ["public", "private"]}}
+    if config.appeals_channel:
+        element["initial_conversation"] = config.appeals_channel
+    return _field(_APPEALS, "Where moderators read appeals", element, "None: /moderation lists them for admins.")

@@ -37,10 +37,12 @@ class Attached:
     Attributes:
         text: To put below the question; empty without files.
         refused: For the user: which files are not read, and why.
+        names: Of the files that are.
     """
 
     text: str = ""
     refused: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class FileRefusedError(WorkersError):
@@ -73,7 +75,7 @@ class Files:
             workspace: Whose token may be shown to the platform.
             files: As they appear in the message.
         """
-        texts, refused = [], []
+        texts, refused, names = [], [], []
         for number, file in enumerate(files):
             name = str(file.get("name") or "a file")[:80]
             reason = "only the first five files are read" if number >= _MOST_FILES else self._unwanted(file)
@@ -82,11 +84,12 @@ class Files:
             if text is None:
                 refused.append(f"{name}: {reason or 'it could not be fetched as text'}")
             else:
+                names.append(name)
                 texts.append(f"\n\nFile {name}:\n```\n{text.strip()}\n```")
-        return Attached("".join(texts), tuple(refused))
+        return Attached("".join(texts), tuple(refused), tuple(names))
 
     async def picture(self, workspace: Workspace, file: dict[str, Any]) -> bytes:
-        """Fetch a picture to begin from.
+        """Fetch a picture: to begin from, or to look at.
 
         Args:
             workspace: Whose token may be shown to the platform.
@@ -96,7 +99,7 @@ class Files:
             FileRefusedError: It is no picture, too large, lies elsewhere, or cannot be fetched.
         """
         if _media_type(file) not in _PICTURE_TYPES:
-            raise FileRefusedError("Only PNG, JPEG and WebP pictures can be drawn from.")
+            raise FileRefusedError("Only PNG, JPEG and WebP pictures are read.")
         if not self._origin.owns(_url(file)):
             raise FileRefusedError("Pictures are only fetched from Slack itself.")
         data = await self._fetch(workspace, _url(file), self._max_picture_bytes)

@@ -23,7 +23,9 @@ from bots.slack_bot.intake import Intake
 from bots.slack_bot.members import Members
 from bots.slack_bot.modals import IMAGE_MODAL, PROMPT_BLOCK, ImageForm, text_of
 from bots.slack_bot.payloads import Press, conversation_of, digest
+from bots.slack_bot.remedies import Remedies
 from bots.slack_bot.target import IMAGE, Target
+from bots.slack_bot.verification import VERIFY_SHORTCUT, Verification
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.workspaces import ApiRefusedError, Workspace
 from workers.contract import tenant_of
@@ -48,6 +50,8 @@ class Interactions:
         home: The app's home and the workspace's configuration.
         members: Tells who may stop others' jobs.
         whisper: Tells somebody why not.
+        remedies: What can be done about refusals.
+        verification: Tells where pictures came from.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class Interactions:
         home: Home,
         members: Members,
         whisper: Whisper,
+        remedies: Remedies,
+        verification: Verification,
     ) -> None:
         self._intake = intake
         self._service = service
@@ -69,6 +75,8 @@ class Interactions:
         self._home = home
         self._members = members
         self._whisper = whisper
+        self._remedies = remedies
+        self._verification = verification
 
     async def pressed(self, press: Press) -> None:
         """A button under an answer."""
@@ -89,6 +97,11 @@ class Interactions:
                 await self._delete(press, button)
             case "prompt":
                 await self._tell(press, f"```{markup.escaped(await self._imagine.text(press.workspace, button))}```")
+            case "appeal" | "approve" | "deny":
+                await self._remedies.pressed(press, button)
+            case "smaller":
+                prompt = await self._remedies.offers.take(button.job_id, press.user, press.key)
+                await self._intake.ask(prompt, lambda why: self._tell(press, markup.escaped(why)))
             case "edit":
                 form = ImageForm(press.channel, press.thread, button.job_id, press.asker)
                 text = await self._imagine.text(press.workspace, button)
@@ -127,9 +140,12 @@ class Interactions:
 
     async def shortcut(self, workspace: Workspace, body: dict[str, Any]) -> None:
         """A shortcut in a message's menu: its text is where a picture begins."""
+        message, channel = body.get("message") or {}, str((body.get("channel") or {}).get("id", ""))
+        if body.get("callback_id") == VERIFY_SHORTCUT:
+            place = (workspace, str(body.get("response_url", "")), channel, str(body["user"]["id"]))
+            await self._whisper.back(*place, await self._verification.of_message(workspace, message))
         if body.get("callback_id") != IMAGINE_SHORTCUT:
             return
-        message, channel = body.get("message") or {}, str((body.get("channel") or {}).get("id", ""))
         thread = str(message.get("thread_ts") or message.get("ts") or "")
         text = markup.plain(str(message.get("text") or ""), workspace.bot_user)
         asker = str(body["user"].get("username") or body["user"].get("name") or "")

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 from slack_bolt.async_app import AsyncApp
 
+from bots.appeals import AppealDesk
 from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promises
 from bots.moderation import LateRecord, moderation_of
+from bots.offers import Offers
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
@@ -38,13 +40,16 @@ from bots.slack_bot.members import Members
 from bots.slack_bot.origin import Origin
 from bots.slack_bot.outbound import Outbounds
 from bots.slack_bot.private_surfaces import ResponseUrls
+from bots.slack_bot.remedies import Remedies
 from bots.slack_bot.surfaces import Surfaces
 from bots.slack_bot.target import FRONT_END
+from bots.slack_bot.verification import Verification
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.workspaces import Workspaces
 from bots.tenant_config import TenantConfigs
 from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
+from bots.verification import Verifier
 from workers.results import EventStream
 
 _log = logging.getLogger("palaver.slack")
@@ -126,16 +131,27 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
             surfaces.ended,
         )
         rules = TenantRules(connection, configs, settings)
-        intake, whisper, members = Intake(dispatch, rules), Whisper(urls), Members()
+        whisper, members = Whisper(urls), Members()
+        desk = AppealDesk(decisions, FRONT_END)
+        remedies = Remedies(workspaces, Offers(connection), desk, configs, members, whisper)
+        intake = Intake(dispatch, rules, remedies)
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes, settings.slack.max_picture_bytes)
         account = Account(usage, records, conversations, Privacy(conversations, records, usage, client, decisions))
         home = Home(outbounds, account, configs, rules, members)
         chat = Chat(intake, conversations, claims, files, whisper)
         imagine = Imagine(intake, client, records, members, files)
-        commands = Commands(intake, chat, imagine, account, whisper, settings.conversation.retention_s)
-        interactions = Interactions(intake, service, conversations, imagine, account, home, members, whisper)
+        verification = Verification(Verifier(settings), files)
+        retention_s = settings.conversation.retention_s
+        commands = Commands(intake, chat, imagine, account, whisper, remedies, verification, retention_s)
+        interactions = Interactions(
+            intake, service, conversations, imagine, account, home, members, whisper, remedies, verification
+        )
         listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, home)
-        yield _Parts(listeners, dispatch, intake)
+        outcomes = asyncio.create_task(desk.watch(remedies.tell), name="outcomes of appeals")
+        try:
+            yield _Parts(listeners, dispatch, intake)
+        finally:
+            outcomes.cancel()
 
 
 async def _until(stopped: asyncio.Event, dispatch: Dispatch) -> None:

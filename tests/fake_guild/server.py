@@ -116,6 +116,12 @@ class FakeGuild:
         data_ = {"id": str(self.world.snowflake()), "name": name, "type": 1, "options": given, "resolved": resolved}
         return await self._interact(2, data_, user, channel)
 
+    async def menu(self, name: str, message: Message, user: int = ALICE) -> Interaction:
+        """Somebody chooses an entry of a message's menu."""
+        resolved = {"messages": {str(message.id): self.world.message(message)}}
+        data = {"id": str(self.world.snowflake()), "name": name, "type": 3, "target_id": str(message.id)}
+        return await self._interact(2, data | {"resolved": resolved}, user, message.channel)
+
     async def autocomplete(self, name: str, option: str, typed: str, user: int = ALICE, **chosen: str) -> Interaction:
         """Somebody types into an option, after having chosen others."""
         name, _, sub = name.partition(" ")

@@ -12,8 +12,9 @@ from generation.moderation.decided import Decided
 from generation.moderation.policy import EffectivePolicy, default_policy
 from generation.moderation.refusals import refusal
 from generation.moderation.rules import check_text
-from generation.moderation.types import Action, Decision
+from generation.moderation.types import Action, Decision, Verdict
 from generation.types import Origin
+from workers.metrics import VERDICTS
 
 if TYPE_CHECKING:
     from bots.settings import Settings
@@ -37,6 +38,8 @@ def rules_for(policy: EffectivePolicy, record: Recorder = lambda _: None) -> Rul
         own = prompt.policy or policy
         texts = [prompt.text, prompt.negative_text] if isinstance(prompt, ImagePrompt) else [prompt.text]
         decisions = [check_text(text, own) for text in texts]
+        for verdict in filter(_acts, (verdict for decision in decisions for verdict in decision.verdicts)):
+            VERDICTS.labels(verdict.category.value, verdict.action.value).inc()
         acted = [pair for pair in zip(texts, decisions, strict=True) if _found(pair[1])]
         if acted:
             origin = Origin(prompt.job_id, prompt.tenant, prompt.user, own)
@@ -114,4 +117,8 @@ class LateRecord:
 
 def _found(decision: Decision) -> bool:
     """Whether something was, or in shadow mode would have been, done."""
-    return any(verdict.action is not Action.ALLOW for verdict in decision.verdicts)
+    return any(map(_acts, decision.verdicts))
+
+
+def _acts(verdict: Verdict) -> bool:
+    return verdict.action is not Action.ALLOW

@@ -29,6 +29,7 @@ from workers.settings import (
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
+    MetricsSettings,
     ModerationSettings,
     ProvenanceSettings,
     Rate,
@@ -136,6 +137,8 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=default_data_dir)
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    log_format: Literal["text", "json"] = "text"
+    metrics: MetricsSettings = MetricsSettings()
     redis: RedisSettings = RedisSettings()
     limits: AllLimits = AllLimits()
     budgets: BudgetSettings = BudgetSettings()

@@ -38,6 +38,7 @@ from workers.errors import (
     RefusedError,
     WorkersError,
 )
+from workers.metrics import DELIVERIES, DELIVERY_LAG
 from workers.results import Delivery, EventStream
 
 #: Makes the surface of a job's answer; None if its reply handle says nothing to this release.
@@ -94,6 +95,7 @@ class Dispatch:
         self._unacknowledged: dict[str, Event] = {}
         self._next_look_s = 0.0
         self._loops: list[asyncio.Task[None]] = []
+        DELIVERIES.set_function(lambda: len(self._running))
 
     async def ask(self, prompt: Prompt | ImagePrompt) -> bool:
         """Take a prompt: submit its job and see its answer, or its pictures, to the end.
@@ -205,6 +207,8 @@ class Dispatch:
                 await self._promises.keep(job_id)
                 return
             event = await self._until_shown(job_id, surface)
+            if event is not None:
+                DELIVERY_LAG.observe(max(0.0, time.time() - event.at_s))
             if await self._kept(job_id) and self._on_end is not None:
                 await self._on_end(promise, event)
         except LostLeaseError:

@@ -38,8 +38,8 @@ def rules_for(policy: EffectivePolicy, record: Recorder = lambda _: None) -> Rul
         own = prompt.policy or policy
         texts = [prompt.text, prompt.negative_text] if isinstance(prompt, ImagePrompt) else [prompt.text]
         decisions = [check_text(text, own) for text in texts]
-        for verdict in filter(_acts, (verdict for decision in decisions for verdict in decision.verdicts)):
-            VERDICTS.labels(verdict.category.value, verdict.action.value).inc()
+        for found in (verdict for decision in decisions for verdict in decision.verdicts if _acts(verdict)):
+            VERDICTS.labels(found.category.value, found.action.value).inc()
         acted = [pair for pair in zip(texts, decisions, strict=True) if _found(pair[1])]
         if acted:
             origin = Origin(prompt.job_id, prompt.tenant, prompt.user, own)

@@ -110,7 +110,7 @@ class ServerCollector(Collector):
         )
         most.add_metric([], info.get("maxmemory") or info.get("total_system_memory") or 0)
         rejected = GaugeMetricFamily("palaver_rejected_jobs", "Payloads that were refused and are kept for inspection.")
-        rejected.add_metric([], cast("int", self._client.llen(keys.rejected())))
+        rejected.add_metric([], self._client.llen(keys.rejected()))
         return used, most, rejected
 
 

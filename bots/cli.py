@@ -28,6 +28,8 @@ COMMANDS = {
     "status": ("bots.commands.status:command", "Show server, queues, workers and who waits."),
     "top": ("bots.commands.top:command", "Watch queues, workers, slots, tenants and throughput."),
     "jobs": ("bots.commands.jobs:command", "Look at a job, stop it, run it again."),
+    "backup": ("bots.commands.backup:backup", "Write what is kept to a file."),
+    "restore": ("bots.commands.backup:restore", "Read such a file back in."),
     "doctor": ("bots.commands.doctor:command", "Look for what may keep it from working here, with remedies."),
 }
 

@@ -2,6 +2,7 @@
 # make check   lint, types, floors          make test    everything, with coverage
 # make train-smoke   the whole training of an image model, small, in minutes
 # make bench   the tables of benchmarks/    make clean   remove what the others made here
+# make lock    pin what is installed           make audit   look up known weaknesses
 #
 # Settings: PYTHON=python3.12  VENV=.venv  TORCH_INDEX=<url> (where CPU builds of torch are looked for)
 #           TORCH_ANY=1 (whatever build PyPI has, CUDA's as a rule)
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.installed
 # OpenMP threads that spin while they wait ruin a machine with few cores.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup check test demo bench bench-moderation train-smoke format lock clean
+.PHONY: setup check test demo bench bench-moderation train-smoke format lock audit clean
 
 setup: $(STAMP)
 
@@ -81,7 +82,15 @@ format: setup
 
 # Pin what is installed now; torch without its build tag, and nothing that is installed from this tree.
 lock: setup
+	@mkdir -p build
 	$(PIP) freeze --exclude-editable | sed 's/^torch==\([0-9.]*\).*/torch==\1/' > requirements/constraints.txt
+	$(PIP) lock -q -c requirements/constraints.txt -o build/pylock.toml '.[worker,image,s3,discord,slack,web]'
+	$(VENV)/bin/python requirements/hashes.py build/pylock.toml > requirements/hashes.txt
+
+# Known weaknesses of what is pinned; needs the network.
+audit:
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install -q 'pip-audit>=2.9,<3'; }
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements/hashes.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -90,7 +90,8 @@ def read(client: redis.Redis, data_dir: Path, archive: Path, *, replace: bool = 
         ContractError: It is no archive of ours, or of a newer release.
         redis.RedisError: Redis is away; restoring again goes on where this stopped.
     """
-    count, files = 0, []
+    count = 0
+    files: list[str] = []
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:

@@ -149,10 +149,12 @@ def test_units_and_examples_run_commands_that_exist() -> None:
     ]
     lines = [shlex.split(line) for (line,) in commands]
     deployments = [each for each in documents("kubernetes/palaver.yaml") if each["kind"] == "Deployment"]
+    all_ports: set[str] = set()
     for deployment in deployments:
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         lines.append(container["args"])
         ports = {port["name"] for port in container["ports"]}
+        all_ports |= ports
         probes = [value for name, value in container.items() if name.endswith("Probe")]
         assert {probe["httpGet"]["port"] for probe in probes} <= ports
         assert {probe["httpGet"]["path"] for probe in probes} <= {"/readyz", "/healthz"}
@@ -160,6 +162,8 @@ def test_units_and_examples_run_commands_that_exist() -> None:
         asked = [sys.executable, "-m", "bots.cli", *line, "--help"]
         assert subprocess.run(asked, capture_output=True, check=False).returncode == 0, line
     (scaled,) = documents("kubernetes/keda.yaml")
+    (monitor,) = documents("kubernetes/monitoring.yaml")
+    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} == all_ports
     assert scaled["spec"]["scaleTargetRef"]["name"] in {each["metadata"]["name"] for each in deployments}
 
 

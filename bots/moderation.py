@@ -17,8 +17,9 @@ from generation.moderation.decided import Decided
 from generation.moderation.policy import EffectivePolicy, default_policy
 from generation.moderation.refusals import appealable, refusal
 from generation.moderation.rules import check_attachments, check_text
-from generation.moderation.types import Action, Decision
+from generation.moderation.types import Action, Decision, Verdict
 from generation.types import Origin
+from workers.metrics import VERDICTS
 
 if TYPE_CHECKING:
     from bots.settings import Settings
@@ -50,6 +51,8 @@ def rules_for(policy: EffectivePolicy, record: Recorder = lambda _: None) -> Rul
         if prompt.attachments:  # they have names and no text of their own: what they say has become part of the prompt
             texts.append("")
             decisions.append(check_attachments(prompt.attachments, own))
+        for found in (verdict for decision in decisions for verdict in decision.verdicts if _acts(verdict)):
+            VERDICTS.labels(found.category.value, found.action.value).inc()
         acted = [pair for pair in zip(texts, decisions, strict=True) if _found(pair[1])]
         if acted:
             origin = Origin(prompt.job_id, prompt.tenant, prompt.user, own)
@@ -144,4 +147,8 @@ class LateRecord:
 
 def _found(decision: Decision) -> bool:
     """Whether something was, or in shadow mode would have been, done."""
-    return any(verdict.action is not Action.ALLOW for verdict in decision.verdicts)
+    return any(map(_acts, decision.verdicts))
+
+
+def _acts(verdict: Verdict) -> bool:
+    return verdict.action is not Action.ALLOW

@@ -37,6 +37,7 @@ from workers.errors import (
 )
 from workers.fair_queue import FairQueue
 from workers.follower import Ended, Follower, ImageProgress, Queued, Restarted, TextDelta, Update
+from workers.metrics import ADMISSIONS
 from workers.outbox import OutboxJob
 from workers.position import Position, position
 from workers.served_models import queue_of, served_models
@@ -170,7 +171,13 @@ class Client:
             budgets = budgets_of(
                 request.quota or self._budgets, request.tenant, request.user, request.cost_gpu_s, time.time()
             )
-            admission = await admit(self._redis, request.job_id, limits, budgets, record_ttl_s=record_ttl_s)
+            try:
+                admission = await admit(self._redis, request.job_id, limits, budgets, record_ttl_s=record_ttl_s)
+            except RefusedError as refusal:
+                ADMISSIONS.labels(request.kind, refusal.limit).inc()
+                raise
+            outcome = "duplicate" if isinstance(admission, Duplicate) else "admitted"
+            ADMISSIONS.labels(request.kind, outcome).inc()
             if isinstance(admission, Duplicate) and await self._redis.hexists(keys.live(request.job_id), "final"):
                 # It has ended, and rq may have dropped the job already: the answer is still to be had.
                 return Submitted(request.job_id, duplicate=True)

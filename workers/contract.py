@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
 
 from generation.moderation.policy import EffectivePolicy
-from workers.errors import ContractError
+from workers.errors import ContractError, NewerContractError
 
 CONTRACT_VERSION: Final = 1
 
@@ -273,6 +273,7 @@ def decode_request(raw: str | bytes | dict[str, Any]) -> Request:
     """Read a request.
 
     Raises:
+        NewerContractError: It is of a newer release.
         ContractError: It is not JSON, of an unknown version, or malformed.
     """
     return _decode(Request, raw)
@@ -297,7 +298,8 @@ def _decode(model: type[_M], raw: str | bytes | dict[str, Any]) -> _M:
         raise ContractError(f"The {name} is not a JSON object.")
     version = data.get("v")
     if version != CONTRACT_VERSION or version is True:  # JSON's true would pass for the number 1
-        raise ContractError(
+        newer = isinstance(version, int) and version is not True and version > CONTRACT_VERSION
+        raise (NewerContractError if newer else ContractError)(
             f"The {name} has contract version {str(version)[:20]!r}; this process speaks {CONTRACT_VERSION}. "
             "Bring bots and workers to the same release."
         )

@@ -14,20 +14,24 @@ import redis
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.executions import Execution
 from rq.job import JobStatus
-from rq.utils import as_text
+from rq.utils import as_text, now
 
 from workers import keys
 from workers.contract import Failure
-from workers.errors import ContractError
+from workers.errors import ContractError, NewerContractError
 from workers.execution_slots import Slot
 from workers.fair_queue import FairQueue
 from workers.outbox import OutboxJob
-from workers.settlement import Broken, Ended, Outcome, Stopped
+from workers.settlement import Broken, Ended, Later, Outcome, Stopped
 
 log = logging.getLogger("palaver.worker")
 
 #: Functions that jobs may name; nothing is ever imported by a name from a payload.
 JOB_FUNCTIONS = frozenset({"palaver.chat", "palaver.image"})
+#: A job of a newer release goes back for so long; maintenance then puts it into the queue again.
+NEWER_PAUSE_S = 2.0
+#: After so long in the queue no newer worker is coming, and whoever asked is told.
+NEWER_PATIENCE_S = 3_600.0
 _WATCH_ATTEMPTS = 5
 
 
@@ -176,6 +180,11 @@ def _ends_at_once(slot: Slot, model: str | None) -> Outcome | None:
     try:
         kind, wanted = slot.job.request.kind, slot.job.request.model
         known = slot.job.func_name in JOB_FUNCTIONS and slot.job.func_name == f"palaver.{kind}"
+    except NewerContractError as error:
+        if _age_s(slot.job) < NEWER_PATIENCE_S:
+            log.warning("Job %s is of a newer release and goes back to the queue for its workers.", slot.job.id)
+            return Later(NEWER_PAUSE_S)
+        reason = str(error)
     except ContractError as error:
         reason = str(error)
     except DeserializationError:
@@ -190,3 +199,7 @@ def _ends_at_once(slot: Slot, model: str | None) -> Outcome | None:
         reason = "The job names a function that this worker does not run."
     log.warning("Job %s is refused and kept for inspection: %s", slot.job.id, reason)
     return Broken(Failure(code=ContractError.code, message=reason), rejected=True)
+
+
+def _age_s(job: OutboxJob) -> float:
+    return (now() - job.created_at).total_seconds() if job.created_at else 0.0

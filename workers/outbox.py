@@ -222,6 +222,11 @@ class OutboxJob(Job):
         queue.push_job_id(self.id, pipeline=pipeline, at_front=True)
         self._tell(pipeline, "retrying")
 
+    def postpone(self, queue: Queue, pipeline: Pipeline, pause_s: float) -> None:
+        """Back to the queue after a while, for another worker: no retry is spent."""
+        queue.schedule_job(self, now() + timedelta(seconds=pause_s), pipeline=pipeline)
+        self._tell(pipeline, "retrying")
+
     def stop(self, pipeline: Pipeline) -> None:
         """A running job ends because its user wants it to; it does not count as failed."""
         self.set_status(JobStatus.CANCELED, pipeline=pipeline)

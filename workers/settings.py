@@ -226,6 +226,18 @@ class ProvenanceSettings(_Section):
     producer: str = Field(default="Palaver", min_length=1, max_length=80)
 
 
+class MetricsSettings(_Section):
+    """Where a process answers ``/metrics``, ``/healthz`` and ``/readyz``.
+
+    Attributes:
+        address: Of this machine; ``0.0.0.0`` for all of them, for a private network only.
+        port: The first free one from here on; 0 takes any, None answers nowhere.
+    """
+
+    address: str = "127.0.0.1"
+    port: int | None = Field(default=None, ge=0, le=65_000)
+
+
 class WorkerSettings(_Section):
     """How a worker takes and keeps jobs.
 

@@ -82,7 +82,18 @@ class GivenBack:
     crash: bool = False
 
 
-Outcome = Answered | Broken | Stopped | GivenBack
+@dataclass(frozen=True, slots=True)
+class Later:
+    """It goes back for a worker of a newer release, without spending a retry.
+
+    Args:
+        pause_s: How long nobody of this queue sees it, so that the same worker does not take it again at once.
+    """
+
+    pause_s: float
+
+
+Outcome = Answered | Broken | Stopped | GivenBack | Later
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +229,8 @@ class Settlement:
                 refund(pipeline, job.id)
             case GivenBack():
                 job.give_back(self._queue, pipeline)
+            case Later(pause_s):
+                job.postpone(self._queue, pipeline, pause_s)
 
     def _note_suspicion(self, pipeline: Pipeline, slot: Slot, *, died: bool) -> None:
         """For the job's next run: how many deaths it was at, and how far it had come at the last, if that counts."""

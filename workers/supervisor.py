@@ -34,13 +34,16 @@ from workers.artifacts import ArtifactStore
 from workers.contract import Kind
 from workers.errors import EngineStartError, SettingsError, WorkersError
 from workers.fair_queue import FairQueue
+from workers.log_format import LogFormat
 from workers.maintenance import Maintenance
+from workers.metrics import WORKER_RESTARTS
 from workers.orders import Orders
 from workers.settings import (
     ArtifactSettings,
     ChatModelSettings,
     ImageModelSettings,
     LimitSettings,
+    MetricsSettings,
     ModerationSettings,
     ProvenanceSettings,
     RedisSettings,
@@ -57,6 +60,7 @@ WELL_AFTER_S = 60.0
 #: A permanent failure may still be a race (a model just being converted by another process): it is tried again once.
 PERMANENT_FAILURES = 2
 STOP_MARGIN_S = 10.0
+OFF = MetricsSettings()
 #: What builds the engine of each kind, in its own process.
 FACTORIES: dict[Kind, str] = {"chat": "generation.chat.factory:build", "image": "generation.image.factory:build"}
 
@@ -114,6 +118,8 @@ def worker_configs(
     moderation: ModerationSettings,
     provenance: ProvenanceSettings,
     log_level: str = "WARNING",
+    log_format: LogFormat = "text",
+    metrics: MetricsSettings = OFF,
 ) -> list[WorkerConfig]:
     """One configuration for each model and device.
 
@@ -130,6 +136,8 @@ def worker_configs(
         moderation: What filters prompts, answers and pictures.
         provenance: How pictures are marked.
         log_level: Of the children.
+        log_format: Likewise.
+        metrics: Where they answer Prometheus.
 
     Raises:
         SettingsError: No such device.
@@ -152,6 +160,8 @@ def worker_configs(
             factory=FACTORIES[kind],
             options=reveal({**_options(models[kind], model), "data_dir": data_dir, "device": device, **around[kind]}),
             log_level=log_level.upper(),
+            log_format=log_format,
+            metrics=metrics,
         )
         for kind in kinds
         for model in (None, *models[kind].more_models)
@@ -238,6 +248,7 @@ class Supervisor:
             child.pause_s, child.permanent_failures = FIRST_PAUSE_S, 0
         reason = said.get("message", f"exit status {status}")
         log.warning("Worker %s ended (%s); next start in %.1f s.", child.config.name, reason, child.pause_s)
+        WORKER_RESTARTS.labels(child.config.kind).inc()
         child.start_at = time.monotonic() + child.pause_s
         child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S)
 

@@ -36,6 +36,7 @@ from workers.redis_connection import will_pass
 from workers.settings import WorkerSettings
 from workers.settlement import Answered, Broken, Ended, GivenBack, Outcome, Settlement, Stopped, died_with
 from workers.suspects import culprit
+from workers.worker_metrics import WorkerMetrics
 
 #: Codes of moderation's refusals: with and without a way to appeal.
 _REFUSALS = frozenset({"refused", "refused_finally"})
@@ -96,6 +97,8 @@ class WorkerLoop:
         self._speed = SpeedMeter()
         self._worker_name = worker_name
         self.slots = ExecutionSlots(capacity=0)
+        self._metrics = WorkerMetrics(queue.name)
+        self._metrics.watch(self.slots)
         self._ended: list[Ended] = []
         self._give_up_at: float | None = None
         self._beat_at = self._flush_at = self._suspension_at = self._redis_at = 0.0
@@ -236,6 +239,7 @@ class WorkerLoop:
         in_flight = [slot for slot in self.slots if slot.submitted]
         was_ready = self._engine.ready
         status = self._engine.bury()
+        self._metrics.engine_died()
         log.error("The engine died (exit status %s) with %d jobs in flight.", status, len(in_flight))
         to_blame = culprit(in_flight)
         for slot in self.slots:
@@ -320,6 +324,7 @@ class WorkerLoop:
         for slot in renewal.lost:
             log.warning("Job %s is no longer ours; execution %s is dropped.", slot.job.id, slot.id)
             self._outputs.forget(slot.id)
+        self._metrics.leases_lost(len(renewal.lost))
         lost = {slot.id for slot in renewal.lost}
         self._ended = [each for each in self._ended if each.slot.id not in lost]
         self._engine.cancel([slot.id for slot in renewal.lost if self.slots.take(slot.id)])
@@ -349,6 +354,7 @@ class WorkerLoop:
             self._ended = [each for each in self._ended if each not in batch]
             self._leases.remember(written)
             self.settled += len(written)
+            self._metrics.ended(written)
             for each in written:
                 if isinstance(each.outcome, Answered):
                     self._speed.observe(float(each.outcome.usage["duration_s"]))
@@ -396,6 +402,7 @@ class WorkerLoop:
         now_s = time.monotonic()
         if self._outage_since is None:
             self._outage_since = now_s
+            self._metrics.redis_away()
             log.warning("Redis is away (%s); the engine goes on.", type(error).__name__)
         self._redis_at = now_s + REDIS_RETRY_S
         self._beat_at = 0.0  # when it is back, leases come first

@@ -38,6 +38,7 @@ from workers.errors import (
     RefusedError,
     WorkersError,
 )
+from workers.metrics import DELIVERIES, DELIVERY_LAG
 from workers.results import Delivery, EventStream
 
 #: Makes the surface of a job's answer; None if its reply handle says nothing to this release.
@@ -96,6 +97,7 @@ class Dispatch:
         self._unsure: set[str] = set()  # promised here, but Redis went away before they were certainly in the queue
         self._given_up: set[str] = set()  # of those, whose authors were told so
         self._loops: list[asyncio.Task[None]] = []
+        DELIVERIES.set_function(lambda: len(self._running))
 
     async def ask(self, prompt: Prompt | ImagePrompt) -> bool:
         """Take a prompt: submit its job and see its answer, or its pictures, to the end.
@@ -247,6 +249,8 @@ class Dispatch:
                 await self._promises.keep(job_id)
                 return
             event = await self._until_shown(job_id, surface)
+            if event is not None:
+                DELIVERY_LAG.observe(max(0.0, time.time() - event.at_s))
             if await self._kept(job_id) and self._on_end is not None:
                 await self._on_end(promise, event)
         except LostLeaseError:

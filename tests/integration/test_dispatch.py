@@ -24,10 +24,12 @@ from workers import keys
 from workers.client import Client
 from workers.contract import ReplyTo
 from workers.errors import RedisUnavailableError, RefusedError
+from workers.metrics import REGISTRY
 from workers.results import GROUP, EventStream
 from workers.settings import LimitSettings, Rate, WorkerSettings
 
 FRONT = "front"
+LAGS = "palaver_delivery_lag_seconds_count"
 LEASE_S = 1.0
 LIMITS = LimitSettings(user=Rate(per_minute=1_000, burst=100))
 
@@ -97,6 +99,10 @@ async def until(condition, what: str) -> None:
             await asyncio.sleep(0.05)
 
 
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
 def told(*fronts: Front, count: int = 1):
     async def enough() -> bool:
         return sum(len(front.ended) for front in fronts) >= count
@@ -115,6 +121,7 @@ async def kept(front: Front, *jobs: str) -> None:
 
 async def test_an_answer_grows_and_ends_in_its_message(server, start, platform):
     front = start()
+    admitted, lags = counted("palaver_admissions_total", kind="chat", outcome="admitted"), counted(LAGS)
     orders = {"tokens": 60, "step_s": 0.05}
     with worker(config(server.url)):
         assert await front.dispatch.ask(prompt(**orders))
@@ -124,6 +131,8 @@ async def test_an_answer_grows_and_ends_in_its_message(server, start, platform):
     (view,) = platform.messages.values()
     assert view.complete
     assert not view.buttons
+    assert counted("palaver_admissions_total", kind="chat", outcome="admitted") == admitted + 1
+    assert counted(LAGS) == lags + 1
 
 
 async def fail_to_submit(front: Front, key: str) -> None:

@@ -14,7 +14,7 @@ from bots.overview import QueueStatus, ServerStatus, WorkerStatus, queue_of, ser
 from bots.up_wants import KINDS
 from workers import keys
 from workers.contract import tenant_of
-from workers.queue_metrics import oldest_wait_s
+from workers.queue_metrics import oldest_wait_s, queues_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +55,28 @@ def activity(client: redis.Redis, embedded: bool, before: Activity | None = None
         embedded: Whether that is the product's own.
         before: An earlier look, for rates.
     """
-    queues, workers = [queue_of(client, kind) for kind in KINDS], workers_of(client)
+    names = {kind: queues_of(client, kind) for kind in KINDS}
+    queues, workers = [_queue(client, kind, names[kind]) for kind in KINDS], workers_of(client)
     answered = _answered(client, workers)
     now_s = time.time()
     return Activity(
         at_s=now_s,
         server=server_of(client, embedded),
         queues=queues,
-        oldest_s={kind: oldest_wait_s(client, kind) for kind in KINDS},
+        oldest_s={kind: max(oldest_wait_s(client, name) for name in names[kind]) for kind in KINDS},
         workers=workers,
-        tenants=_tenants(client, queues),
+        tenants=_tenants(client, queues, [name for each in names.values() for name in each]),
         answered=answered,
         jobs_per_s=_rates(workers, answered, now_s, before) if before else {},
     )
+
+
+def _queue(client: redis.Redis, kind: str, names: list[str]) -> QueueStatus:
+    """What waits for workers of a kind, whichever of its models it is for."""
+    waiting = Counter[str]()
+    for name in names:
+        waiting.update(queue_of(client, name).tenants)
+    return QueueStatus(kind, waiting.total(), dict(waiting.most_common()))
 
 
 def _answered(client: redis.Redis, workers: list[WorkerStatus]) -> dict[str, int]:
@@ -86,11 +95,12 @@ def _rates(workers: list[WorkerStatus], answered: dict[str, int], now_s: float, 
     return rates
 
 
-def _tenants(client: redis.Redis, queues: list[QueueStatus]) -> list[TenantActivity]:
+def _tenants(client: redis.Redis, queues: list[QueueStatus], names: list[str]) -> list[TenantActivity]:
     queued, running = Counter[str](), Counter[str]()
     for queue in queues:
         queued.update(queue.tenants)
-        held = cast("list[bytes]", client.hkeys(keys.fair(keys.queue(queue.kind), "running")))
+    for name in names:
+        held = cast("list[bytes]", client.hkeys(keys.fair(name, "running")))
         running.update(tenant_of(as_text(job_id)) for job_id in held)
     names = sorted({*queued, *running}, key=lambda name: (-running[name], -queued[name], name))
     return [TenantActivity(name, queued[name], running[name]) for name in names]

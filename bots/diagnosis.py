@@ -196,14 +196,17 @@ def _models(settings: Settings) -> Iterator[Finding]:
     if settings.chat.backend == "openai":
         yield Finding("chat model", "ok", f"at {settings.chat.api_base_url}")
     else:
-        yield _model("chat model", settings.chat.model, settings)
+        for model in (settings.chat.model, *settings.chat.more_models):
+            yield _model("chat model", model, settings)
     missing = up_wants.missing(settings, "image")
     if missing:
         yield Finding("image model", "warning", "not here", missing)
-    elif settings.image.model == EMBEDDED_MODEL:
-        yield Finding("image model", "ok", EMBEDDED_MODEL)
-    else:
-        yield _model("image model", settings.image.model, settings)
+        return
+    for model in (settings.image.model, *settings.image.more_models):
+        if model == EMBEDDED_MODEL:
+            yield Finding("image model", "ok", EMBEDDED_MODEL)
+        else:
+            yield _model("image model", model, settings)
 
 
 def _model(name: str, model: str, settings: Settings) -> Finding:

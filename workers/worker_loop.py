@@ -18,6 +18,7 @@ import redis
 from redis.client import Pipeline
 from rq.suspension import WORKERS_SUSPENDED
 
+from workers import keys
 from workers.artifacts import ArtifactStore
 from workers.attachments import Unfetchable
 from workers.contract import Failure, Request
@@ -97,7 +98,7 @@ class WorkerLoop:
         self._speed = SpeedMeter()
         self._worker_name = worker_name
         self.slots = ExecutionSlots(capacity=0)
-        self._metrics = WorkerMetrics(queue.name)
+        self._metrics = WorkerMetrics(keys.kind_of(queue.name))
         self._metrics.watch(self.slots)
         self._ended: list[Ended] = []
         self._give_up_at: float | None = None

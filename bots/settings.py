@@ -28,6 +28,7 @@ from workers.settings import (
     BudgetSettings,
     ChatModelSettings,
     ImageModelSettings,
+    KnowledgeSettings,
     LimitSettings,
     ModerationSettings,
     ProvenanceSettings,
@@ -68,11 +69,12 @@ class AllLimits(_Section):
         tenant_in_flight=16,
         user_in_flight=4,
     )
+    answer: LimitSettings = LimitSettings()
 
     @property
     def by_kind(self) -> dict[Kind, LimitSettings]:
         """The same, to be looked up."""
-        return {"chat": self.chat, "image": self.image}
+        return {"chat": self.chat, "image": self.image, "answer": self.answer}
 
 
 class ConversationSettings(_Section):
@@ -91,18 +93,6 @@ class ConversationSettings(_Section):
     max_history_turns: int = Field(default=50, ge=0, le=900)
     history_tokens: int = Field(default=6_000, ge=0)
     max_answer_tokens: int = Field(default=1_024, ge=16, le=1_000_000)
-
-
-class KnowledgeSettings(_Section):
-    """What questions are answered from.
-
-    Attributes:
-        url: SQLAlchemy's, of the store: SQLite or PostgreSQL with pgvector; a file in the data directory by default.
-        model: Embedding model of a new store: ``use-v3``, or one of the hub by name, or a directory.
-    """
-
-    url: str | None = None
-    model: str = "use-v3"
 
 
 class DiscordSettings(_Section):

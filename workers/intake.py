@@ -27,7 +27,7 @@ from workers.settlement import Broken, Ended, Outcome, Stopped
 log = logging.getLogger("palaver.worker")
 
 #: Functions that jobs may name; nothing is ever imported by a name from a payload.
-JOB_FUNCTIONS = frozenset({"palaver.chat", "palaver.image"})
+JOB_FUNCTIONS = frozenset({"palaver.chat", "palaver.image", "palaver.answer"})
 _WATCH_ATTEMPTS = 5
 
 

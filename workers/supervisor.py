@@ -40,6 +40,7 @@ from workers.settings import (
     ArtifactSettings,
     ChatModelSettings,
     ImageModelSettings,
+    KnowledgeSettings,
     LimitSettings,
     ModerationSettings,
     ProvenanceSettings,
@@ -58,7 +59,14 @@ WELL_AFTER_S = 60.0
 PERMANENT_FAILURES = 2
 STOP_MARGIN_S = 10.0
 #: What builds the engine of each kind, in its own process.
-FACTORIES: dict[Kind, str] = {"chat": "generation.chat.factory:build", "image": "generation.image.factory:build"}
+FACTORIES: dict[Kind, str] = {
+    "chat": "generation.chat.factory:build",
+    "image": "generation.image.factory:build",
+    "answer": "generation.answers.factory:build",
+}
+
+
+_Model = ChatModelSettings | ImageModelSettings | KnowledgeSettings
 
 
 @dataclass(slots=True)
@@ -110,6 +118,7 @@ def worker_configs(
     limits: Mapping[Kind, LimitSettings],
     chat: ChatModelSettings,
     image: ImageModelSettings,
+    knowledge: KnowledgeSettings,
     artifacts: ArtifactSettings,
     moderation: ModerationSettings,
     provenance: ProvenanceSettings,
@@ -126,6 +135,7 @@ def worker_configs(
         limits: The caps on jobs in flight, by kind.
         chat: Which chat model.
         image: Which image model.
+        knowledge: What questions are answered from.
         artifacts: Where pictures lie.
         moderation: What filters prompts, answers and pictures.
         provenance: How pictures are marked.
@@ -134,10 +144,11 @@ def worker_configs(
     Raises:
         SettingsError: No such device.
     """
-    models: dict[Kind, ChatModelSettings | ImageModelSettings] = {"chat": chat, "image": image}
+    models: dict[Kind, _Model] = {"chat": chat, "image": image, "answer": knowledge}
     around: dict[Kind, dict[str, Any]] = {
         "chat": {"moderation": moderation.model_dump()},
         "image": {"moderation": moderation.model_dump(), "provenance": provenance.model_dump()},
+        "answer": {"moderation": moderation.model_dump()},
     }
     return [
         WorkerConfig(
@@ -157,7 +168,9 @@ def worker_configs(
     ]
 
 
-def _devices(model: ChatModelSettings | ImageModelSettings, devices: str) -> list[str]:
+def _devices(model: _Model, devices: str) -> list[str]:
+    if isinstance(model, KnowledgeSettings):
+        return ["cpu"]  # the embedding model is small and runs there; one process serves the store of this machine
     names = device_probe.devices(model.device if devices == "auto" else devices)
     if not names:
         raise SettingsError("There is no CUDA device here. Use --devices cpu, or look at nvidia-smi.")

@@ -14,7 +14,9 @@ MAX_ID_CHARS = 100
 #: Every id begins so; others' ids do not.
 PREFIX = "p:"
 
-Action = Literal["stop", "vary", "reroll", "upscale", "more", "edit", "prompt", "delete"]
+Action = Literal[
+    "stop", "vary", "reroll", "upscale", "more", "edit", "prompt", "delete", "helpful", "unhelpful", "human"
+]
 
 _LABELS: dict[Action, str] = {
     "stop": "Stop",
@@ -25,6 +27,9 @@ _LABELS: dict[Action, str] = {
     "edit": "Edit prompt",
     "prompt": "Show prompt",
     "delete": "Delete",
+    "helpful": "Helpful",
+    "unhelpful": "Not helpful",
+    "human": "Talk to a person",
 }
 _ID = re.compile(r"p:([a-z]{1,12}):([A-Za-z0-9_-]{1,96})(?::([0-9]))?", re.ASCII)
 

@@ -39,6 +39,7 @@ class TenantConfig(BaseModel):
         moderation: How strict, never laxer than the operator; None for as strict.
         policy: Everything else about moderation, in place of ``moderation``; set with ``palaver moderation set``.
         threads: Whether a mention in a channel is answered in a thread of its own.
+        support_channels: Ids of the channels in which mentions are answered from knowledge instead of by the model.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,6 +55,7 @@ class TenantConfig(BaseModel):
     moderation: Moderation | None = None
     policy: Policy | None = None
     threads: bool = False
+    support_channels: tuple[str, ...] = Field(default=(), max_length=_LISTED)
 
     def strictness(self, operators: Moderation) -> Moderation:
         """How strict prompts are taken: as the tenant wants, and at least as strict as the operator."""
@@ -161,6 +163,7 @@ def _read(name: str, text: str, ceilings: Ceilings) -> object:
         "max_answer_tokens": _tokens,
         "user_per_minute": _rate,
         "channels": _ids,
+        "support_channels": _ids,
         "roles": _ids,
         "moderation": _level,
     }

@@ -81,6 +81,11 @@ class TenantRules:
         options = prompt.options.model_copy(update={"max_new_tokens": min(prompt.options.max_new_tokens, ceiling)})
         return replace(prompt, options=options, persona=config.system_text(self._settings.conversation.persona))
 
+    async def supports(self, tenant: str, whence: Whence) -> bool:
+        """Whether mentions there are answered from what the tenant knows."""
+        config = await self._configs.of(tenant)
+        return bool(set(config.support_channels) & set(whence.channels))
+
     def _policy(self, config: TenantConfig, whence: Whence) -> EffectivePolicy:
         """How the tenant wants this prompt moderated."""
         policy = config.policy or Policy(strictness=config.strictness(self._settings.moderation.strictness))

@@ -24,6 +24,7 @@ _MEANINGS = {
     "moderation": "relaxed, balanced or strict",
     "images": "pictures, on or off",
     "threads": "answer mentions in threads, on or off",
+    "support_channels": "channels in which mentions are answered from documents",
 }
 _SHOWN_CHARS = 120
 _NOT_ALLOWED = "Only those who may manage this server can configure me."
@@ -85,8 +86,8 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
 
 def _line(config: TenantConfig, name: str) -> str:
     value: Any = getattr(config, name)
-    if name in ("channels", "roles"):
-        value = " ".join(f"<#{each}>" if name == "channels" else f"<@&{each}>" for each in value)
+    if name in ("channels", "roles", "support_channels"):
+        value = " ".join(f"<#{each}>" if name != "roles" else f"<@&{each}>" for each in value)
     elif isinstance(value, tuple):
         value = ", ".join(value)
     elif isinstance(value, bool):

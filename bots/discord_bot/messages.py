@@ -6,8 +6,9 @@ import re
 
 import discord
 
+from bots import answers
 from bots.discord_bot import handles
-from bots.discord_bot.desk import Desk
+from bots.discord_bot.desk import Desk, whence_message
 from bots.service import Prompt
 from workers.contract import ReplyTo
 from workers.errors import WorkersError
@@ -39,7 +40,7 @@ class Messages:
         handle = handles.of_message(message, await self._thread(message))
 
         async def make(reply: ReplyTo) -> Prompt:
-            return Prompt(
+            prompt = Prompt(
                 platform=handles.PLATFORM,
                 tenant=handles.tenant_of(message.guild.id if message.guild else None, message.author.id),
                 channel=handle.channel,
@@ -49,6 +50,8 @@ class Messages:
                 text=await self._desk.attachments.with_texts(text, message.attachments),
                 reply=reply,
             )
+            supports = await self._desk.rules.supports(prompt.tenant, whence_message(message))
+            return answers.answering(prompt) if supports else prompt
 
         await self._desk.answer(message, handle, make)
 

@@ -20,7 +20,7 @@ from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promises
 from bots.delivery.surface import Surface
-from bots.discord_bot import account_commands, command_sync, config_command, handles, surfaces, views
+from bots.discord_bot import account_commands, ask_command, command_sync, config_command, handles, surfaces, views
 from bots.discord_bot.attachments import Attachments
 from bots.discord_bot.bot import Bot
 from bots.discord_bot.commands import Commands
@@ -133,6 +133,7 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         bot.messages, bot.presses = Messages(desk), Presses(desk)
         Commands(desk, Shows(desk, means), bot.tree)
         bot.tree.add_command(config_command.group(configs, rules))
+        bot.tree.add_command(ask_command.ask(desk))
         bot.tree.add_command(account_commands.usage(client))
         bot.tree.add_command(
             account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from bots import answers
 from bots.conversation import Conversations
 from bots.service import Prompt
 from bots.slack_bot import wording
@@ -76,14 +77,17 @@ class Chat:
             text=text,
             reply=target.reply(),
         )
+        if await self._intake.patiently(lambda: self._intake.supports(prompt)):
+            prompt = answers.answering(prompt)
         await self._intake.ask(prompt, lambda why: self._tell(heard, escaped(why)))
 
-    async def command(self, command: Command, tell: Tell) -> None:
+    async def command(self, command: Command, tell: Tell, from_knowledge: bool = False) -> None:
         """Answer a command's question in its channel.
 
         Args:
             command: With its question.
             tell: Tells who asked why not.
+            from_knowledge: Whether what the workspace knows is quoted, instead of the model asked.
         """
         target = Target(
             team=command.workspace.team,
@@ -105,7 +109,8 @@ class Chat:
             text=command.text,
             reply=target.reply(),
         )
-
+        if from_knowledge:
+            prompt = answers.answering(prompt)
         await self._intake.ask(prompt, lambda why: tell(escaped(why)))
 
     async def _conversation(self, heard: Heard) -> str | None:

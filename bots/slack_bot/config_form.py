@@ -27,7 +27,11 @@ _CHOSEN = {
         {_OPERATOR: "As the operator has it", "relaxed": "Relaxed", "balanced": "Balanced", "strict": "Strict"},
     ),
 }
-_CHANNELS = "channels"
+#: Settings that name channels, likewise.
+_PLACES = {
+    "channels": ("Answer only in these channels", "None: in all."),
+    "support_channels": ("Answer from documents in these channels", "Mentions there quote what I have been given."),
+}
 
 
 def view(config: TenantConfig) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def view(config: TenantConfig) -> dict[str, Any]:
         "title": _plain("This workspace"),
         "submit": _plain("Save"),
         "close": _plain("Cancel"),
-        "blocks": [*fields, _channels(config)],
+        "blocks": [*fields, *(_channels(name, config) for name in _PLACES)],
     }
 
 
@@ -50,7 +54,8 @@ def values(submitted: dict[str, Any]) -> dict[str, str | None]:
     for name in _CHOSEN:
         chosen = (state.get(name, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
         found[name] = None if chosen == _OPERATOR else chosen
-    found[_CHANNELS] = " ".join(state.get(_CHANNELS, {}).get(_INPUT, {}).get("selected_channels") or []) or None
+    for name in _PLACES:
+        found[name] = " ".join(state.get(name, {}).get(_INPUT, {}).get("selected_channels") or []) or None
     return found
 
 
@@ -87,8 +92,9 @@ def _chosen(name: str, config: TenantConfig) -> Block:
     return _field(name, label, element)
 
 
-def _channels(config: TenantConfig) -> Block:
+def _channels(name: str, config: TenantConfig) -> Block:
+    label, hint = _PLACES[name]
     element: Block = {"type": "multi_channels_select"}
-    if config.channels:
-        element["initial_channels"] = list(config.channels)
-    return _field(_CHANNELS, "Answer only in these channels", element, "None: in all.")
+    if chosen := getattr(config, name):
+        element["initial_channels"] = list(chosen)
+    return _field(name, label, element, hint)

@@ -88,6 +88,10 @@ class Intake:
         except (RefusedError, ContractError, RedisUnavailableError) as error:
             await self.tell_once(prompt.job_id, wording.refusal(error), tell)
 
+    async def supports(self, prompt: Prompt) -> bool:
+        """Whether the workspace wants that channel's mentions answered from what it knows."""
+        return await self._rules.supports(prompt.tenant, Whence(channels=(prompt.channel,)))
+
     async def _hand_on(self, prompt: Prompt | ImagePrompt) -> bool:
         """Hand a prompt on as its workspace wants it."""
         return await self._dispatch.ask(await self._rules.apply(prompt, Whence(channels=(prompt.channel,))))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from slack_bolt.async_app import AsyncApp
 
+from bots import up_wants
 from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
@@ -132,7 +133,10 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         home = Home(outbounds, account, configs, rules.ceilings, members)
         chat = Chat(intake, conversations, claims, files, whisper)
         imagine = Imagine(intake, client, records, members)
-        commands = Commands(intake, chat, imagine, account, whisper, settings.conversation.retention_s)
+        retention_s = settings.conversation.retention_s
+        commands = Commands(
+            intake, chat, imagine, account, whisper, retention_s, lambda: up_wants.has_knowledge(settings)
+        )
         interactions = Interactions(intake, service, conversations, imagine, account, home, members, whisper)
         listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, home)
         yield _Parts(listeners, dispatch, intake)

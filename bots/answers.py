@@ -54,7 +54,7 @@ def shown(text: str, report: AnswerReport | None) -> str:
     said = inert(text.strip())
     if report is None or not report.citations:
         return said
-    title = _SOURCES["zh" if _HAN.search(text) else "en"]
+    title = _SOURCES["zh" if is_chinese(text) else "en"]
     return "\n".join([said, "", f"**{title}**", *(_source(each) for each in report.citations)])
 
 
@@ -79,6 +79,11 @@ def address(citation: CitationRef) -> str:
         return ""
     fragment = citation.anchor or (f"page={citation.page}" if citation.page is not None else "")
     return citation.address + (f"#{quote(fragment, safe='=:.-_~')}" if fragment else "")
+
+
+def is_chinese(text: str) -> bool:
+    """Whether a text is Chinese."""
+    return bool(_HAN.search(text))
 
 
 def _source(citation: CitationRef) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 
+from bots.handover import hours
 from generation.moderation.policy import Policy
 from workers import keys
 from workers.errors import SettingsError
@@ -40,6 +41,9 @@ class TenantConfig(BaseModel):
         policy: Everything else about moderation, in place of ``moderation``; set with ``palaver moderation set``.
         threads: Whether a mention in a channel is answered in a thread of its own.
         support_channels: Ids of the channels in which mentions are answered from knowledge instead of by the model.
+        team_channel: Id of the channel in which people take over from the bot; empty for no hand-over.
+        handover_topics: Words that only people answer.
+        working_hours: When people are there, such as ``Mon-Fri 09:00-17:00 Europe/Berlin``; empty for always.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -56,6 +60,9 @@ class TenantConfig(BaseModel):
     policy: Policy | None = None
     threads: bool = False
     support_channels: tuple[str, ...] = Field(default=(), max_length=_LISTED)
+    team_channel: str = Field(default="", max_length=40)
+    handover_topics: tuple[str, ...] = Field(default=(), max_length=_LISTED)
+    working_hours: str = Field(default="", max_length=80)
 
     def strictness(self, operators: Moderation) -> Moderation:
         """How strict prompts are taken: as the tenant wants, and at least as strict as the operator."""
@@ -164,6 +171,9 @@ def _read(name: str, text: str, ceilings: Ceilings) -> object:
         "user_per_minute": _rate,
         "channels": _ids,
         "support_channels": _ids,
+        "team_channel": _one_id,
+        "handover_topics": _topics,
+        "working_hours": _hours,
         "roles": _ids,
         "moderation": _level,
     }
@@ -220,3 +230,22 @@ def _ids(text: str, _: Ceilings) -> tuple[str, ...]:
     if not ids:
         raise SettingsError("Name them by mentioning them, such as #general or @helpers.")
     return ids
+
+
+def _one_id(text: str, _: Ceilings) -> str:
+    found = _ids(text, _)
+    if len(found) != 1:
+        raise SettingsError("Name one channel by mentioning it, such as #support-team.")
+    return found[0]
+
+
+def _topics(text: str, _: Ceilings) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(each.strip() for each in re.split(r"[,，;；]", text) if each.strip()))
+
+
+def _hours(text: str, _: Ceilings) -> str:
+    try:
+        hours.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"Those are no working hours: {error}.") from None
+    return text

@@ -51,9 +51,7 @@ def know(data_dir: Path, *tenants: str) -> None:
 def answer_config(url: str, data_dir: Path) -> WorkerConfig:
     made = config(url, "answers")
     options = {"data_dir": str(data_dir), "url": None, "model": "use-v3", "device": "cpu"}
-    return made.model_copy(
-        update={"kind": "answer", "factory": "generation.answers.factory:build", "options": options}
-    )
+    return made.model_copy(update={"kind": "answer", "factory": "generation.answers.factory:build", "options": options})
 
 
 @contextmanager

@@ -15,8 +15,13 @@ MAX_ID_CHARS = 100
 PREFIX = "p:"
 
 Action = Literal[
-    "stop", "vary", "reroll", "upscale", "more", "edit", "prompt", "delete", "helpful", "unhelpful", "human"
-]
+    "stop", "vary", "reroll", "upscale", "more", "edit", "prompt", "delete", "helpful", "unhelpful", "human",
+    "take", "giveback", "resolve", "approve", "amend", "reject"
+]  # fmt: skip
+#: Actions of ``bots.handover``; its buttons carry a ticket or a draft in place of a job.
+SUPPORT: tuple[Action, ...] = (
+    "helpful", "unhelpful", "human", "take", "giveback", "resolve", "approve", "amend", "reject"
+)  # fmt: skip
 
 _LABELS: dict[Action, str] = {
     "stop": "Stop",
@@ -30,6 +35,12 @@ _LABELS: dict[Action, str] = {
     "helpful": "Helpful",
     "unhelpful": "Not helpful",
     "human": "Talk to a person",
+    "take": "Take",
+    "giveback": "Return to bot",
+    "resolve": "Resolve",
+    "approve": "Approve",
+    "amend": "Edit and approve",
+    "reject": "Reject",
 }
 _ID = re.compile(r"p:([a-z]{1,12}):([A-Za-z0-9_-]{1,96})(?::([0-9]))?", re.ASCII)
 

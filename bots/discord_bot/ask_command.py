@@ -9,16 +9,19 @@ from discord import app_commands
 
 from bots import answers
 from bots.discord_bot import handles
-from bots.discord_bot.desk import Desk
+from bots.discord_bot.desk import Desk, whisper
+from bots.discord_bot.support import SupportDesk
+from bots.handover.wording import HANDED_ON
 from bots.service import Prompt
 from workers.contract import ReplyTo
 
 
-def ask(desk: Desk) -> app_commands.Command[Any, ..., Any]:
+def ask(desk: Desk, support: SupportDesk) -> app_commands.Command[Any, ..., Any]:
     """The command.
 
     Args:
         desk: Where prompts go.
+        support: Hears first whether a person is wanted.
     """
 
     @app_commands.command(name="ask", description="Ask what this server's documents say.")
@@ -26,6 +29,10 @@ def ask(desk: Desk) -> app_commands.Command[Any, ..., Any]:
     async def command(
         interaction: discord.Interaction, question: app_commands.Range[str, 1, 2000], private: bool = False
     ) -> None:
+        if await support.asked(interaction, question):
+            await whisper(interaction, HANDED_ON)
+            return
+
         async def make(reply: ReplyTo) -> Prompt:
             prompt = Prompt(
                 platform=handles.PLATFORM,

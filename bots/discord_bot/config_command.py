@@ -25,6 +25,9 @@ _MEANINGS = {
     "images": "pictures, on or off",
     "threads": "answer mentions in threads, on or off",
     "support_channels": "channels in which mentions are answered from documents",
+    "team_channel": "channel in which people take over from me",
+    "handover_topics": "what only people answer, with commas between",
+    "working_hours": "when people are there: Mon-Fri 09:00-17:00 Europe/Berlin",
 }
 _SHOWN_CHARS = 120
 _NOT_ALLOWED = "Only those who may manage this server can configure me."
@@ -88,6 +91,8 @@ def _line(config: TenantConfig, name: str) -> str:
     value: Any = getattr(config, name)
     if name in ("channels", "roles", "support_channels"):
         value = " ".join(f"<#{each}>" if name != "roles" else f"<@&{each}>" for each in value)
+    elif name == "team_channel" and value:
+        value = f"<#{value}>"
     elif isinstance(value, tuple):
         value = ", ".join(value)
     elif isinstance(value, bool):

@@ -83,6 +83,10 @@ class Relay:
             _log.warning("ticket %s: its %s is gone", ticket.ticket_id, posting.where)
             if posting.where == "customer":
                 await asyncio.to_thread(store.post, ticket, "team", wording.UNDELIVERABLE)
+            elif posting.where == "card" and await asyncio.to_thread(store.move, ticket, "returned", ""):
+                # Nobody would ever see it: the customer is told, and the bot answers again.
+                said = wording.to_customer("unreachable", ticket.question)
+                await asyncio.to_thread(store.post, ticket, "customer", said)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is shown later
             pause_s = min(_PAUSE_S * 2**posting.tries, _LONGEST_PAUSE_S)
             _log.warning("ticket %s: not shown yet (%s)", ticket.ticket_id, type(error).__name__)

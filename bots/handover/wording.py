@@ -24,6 +24,11 @@ _RESOLVED = {
     "zh": "{name} 已处理完毕。如未解决，请再次提问。",
 }
 
+_UNREACHABLE = {
+    "en": "The team cannot be reached here at the moment, so nobody takes over. Please tell an administrator.",
+    "zh": "目前无法联系到人工客服，请告知管理员。",
+}
+
 STATES = {"waiting": "waiting", "taken": "taken", "returned": "returned to the bot", "resolved": "resolved"}
 REASONS = {
     "asked": "asked for a person",
@@ -106,4 +111,5 @@ _SAID = {
     "taken": _TAKEN,
     "returned": _RETURNED,
     "resolved": _RESOLVED,
+    "unreachable": _UNREACHABLE,
 }

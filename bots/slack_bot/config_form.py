@@ -18,6 +18,9 @@ _WRITTEN = {
     "languages": ("Languages of answers", "Such as English, German. Empty: any."),
     "max_answer_tokens": ("Longest answer, in tokens", "Empty: the operator's."),
     "user_per_minute": ("Prompts a minute of one person", "Empty: the operator's."),
+    "team_channel": ("Channel in which people take over", "Its id, such as C0123456789. Empty: nobody does."),
+    "handover_topics": ("What only people answer", "Words with commas between."),
+    "working_hours": ("When people are there", "Such as Mon-Fri 09:00-17:00 Europe/Berlin. Empty: always."),
 }
 #: Settings that are chosen: value as the configuration reads it -> what is written beside it.
 _CHOSEN = {

@@ -88,9 +88,9 @@ class Intake:
         except (RefusedError, ContractError, RedisUnavailableError) as error:
             await self.tell_once(prompt.job_id, wording.refusal(error), tell)
 
-    async def supports(self, prompt: Prompt) -> bool:
-        """Whether the workspace wants that channel's mentions answered from what it knows."""
-        return await self._rules.supports(prompt.tenant, Whence(channels=(prompt.channel,)))
+    async def supports(self, tenant: str, channel: str) -> bool:
+        """Whether a workspace wants a channel's mentions answered from what it knows."""
+        return await self._rules.supports(tenant, Whence(channels=(channel,)))
 
     async def _hand_on(self, prompt: Prompt | ImagePrompt) -> bool:
         """Hand a prompt on as its workspace wants it."""

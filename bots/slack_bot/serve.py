@@ -17,7 +17,11 @@ from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
-from bots.delivery.promises import Promises
+from bots.delivery.promises import Promise, Promises
+from bots.handover.desk import Handover
+from bots.handover.learning import Learning
+from bots.handover.opening import LateStore
+from bots.handover.relay import Relay
 from bots.moderation import LateRecord, moderation_of
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
@@ -39,6 +43,7 @@ from bots.slack_bot.members import Members
 from bots.slack_bot.origin import Origin
 from bots.slack_bot.outbound import Outbounds
 from bots.slack_bot.private_surfaces import ResponseUrls
+from bots.slack_bot.support import SlackSupport, SupportDesk, customer_of
 from bots.slack_bot.surfaces import Surfaces
 from bots.slack_bot.target import FRONT_END
 from bots.slack_bot.whisper import Whisper
@@ -46,6 +51,7 @@ from bots.slack_bot.workspaces import Workspaces
 from bots.tenant_config import TenantConfigs
 from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
+from workers.contract import Event
 from workers.results import EventStream
 
 _log = logging.getLogger("palaver.slack")
@@ -116,6 +122,15 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         urls = ResponseUrls(workspaces.session, origin)
         usage, configs = UsageRecords(connection), TenantConfigs(connection)
         surfaces = Surfaces(workspaces, settings.slack, outbounds, claims, origin, urls, usage)
+        store = LateStore(settings)
+        learning = Learning(store, client)
+        handover = Handover(store, conversations, configs, client, learning, customer_of)
+
+        async def ended(promise: Promise, event: Event | None) -> None:
+            await surfaces.ended(promise, event)
+            if event is not None and event.answer is not None:
+                await handover.answered(event)
+
         dispatch = Dispatch(
             service,
             client,
@@ -124,22 +139,27 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
             Ledger(connection, FRONT_END),
             EventStream(connection, FRONT_END, secrets.token_hex(8)),
             surfaces.open,
-            surfaces.ended,
+            ended,
         )
         rules = TenantRules(connection, configs, settings)
         intake, whisper, members = Intake(dispatch, rules), Whisper(urls), Members()
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes)
         account = Account(usage, records, conversations, Privacy(conversations, records, usage, client, decisions))
         home = Home(outbounds, account, configs, rules.ceilings, members)
-        chat = Chat(intake, conversations, claims, files, whisper)
+        people = SupportDesk(handover, learning, members)
+        chat = Chat(intake, conversations, claims, files, whisper, people)
         imagine = Imagine(intake, client, records, members)
         retention_s = settings.conversation.retention_s
         commands = Commands(
             intake, chat, imagine, account, whisper, retention_s, lambda: up_wants.has_knowledge(settings)
         )
-        interactions = Interactions(intake, service, conversations, imagine, account, home, members, whisper)
+        interactions = Interactions(intake, service, conversations, imagine, account, home, members, whisper, people)
         listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, home)
-        yield _Parts(listeners, dispatch, intake)
+        relay = asyncio.create_task(Relay(FRONT_END, store, SlackSupport(workspaces)).run(), name="hand-overs")
+        try:
+            yield _Parts(listeners, dispatch, intake)
+        finally:
+            relay.cancel()
 
 
 async def _until(stopped: asyncio.Event, dispatch: Dispatch) -> None:

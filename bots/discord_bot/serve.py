@@ -26,6 +26,7 @@ from bots.discord_bot import (
     command_sync,
     config_command,
     handles,
+    knowledge_command,
     support,
     surfaces,
     views,
@@ -156,9 +157,10 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         Commands(desk, Shows(desk, means), bot.tree)
         bot.tree.add_command(config_command.group(configs, rules))
         bot.tree.add_command(ask_command.ask(desk, people))
+        bot.tree.add_command(knowledge_command.group(attachments))
         bot.tree.add_command(account_commands.usage(client))
         bot.tree.add_command(
-            account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions))
+            account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions, learning))
         )
         await command_sync.sync(bot.tree, redis, bot.application_id or 0)
         deliveries = asyncio.create_task(dispatch.run(), name="deliveries")

@@ -78,6 +78,13 @@ class Learning:
         await asyncio.to_thread(store.decide, tenant, draft_id, state, by, words[0], words[1])
         return "Approved: it is known from now on." if approved else "Rejected."
 
+    async def forget_user(self, tenant: str | None, user: str) -> None:
+        """Delete what somebody has asked people, what was drafted of it, and what was learnt."""
+        if not self._store.is_there:
+            return
+        for owner, draft_id in await asyncio.to_thread(self._store.open().forget_user, tenant, user):
+            await self.unteach(owner, draft_id)
+
     async def teach(self, tenant: str, pair_id: str, question: str, answer: str, by: str) -> None:
         """Have a pair known; returns when the next question finds it."""
         body = AnswerBody(

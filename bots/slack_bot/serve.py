@@ -144,7 +144,9 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         rules = TenantRules(connection, configs, settings)
         intake, whisper, members = Intake(dispatch, rules), Whisper(urls), Members()
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes)
-        account = Account(usage, records, conversations, Privacy(conversations, records, usage, client, decisions))
+        account = Account(
+            usage, records, conversations, Privacy(conversations, records, usage, client, decisions, learning)
+        )
         home = Home(outbounds, account, configs, rules.ceilings, members)
         people = SupportDesk(handover, learning, members)
         chat = Chat(intake, conversations, claims, files, whisper, people)

@@ -15,7 +15,7 @@ from tests.answer_worker import ADDRESS
 from tests.bot_process import running
 from tests.fake_guild.bot import BotProcess
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import GUILD, MODERATOR, Channel, Message
+from tests.fake_guild.world import ALICE, GUILD, MODERATOR, Channel, Message
 from tests.valkey import ValkeyProcess
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
@@ -114,7 +114,7 @@ async def test_ask_in_a_script(place):
     environment = {**os.environ, "REDIS_URL": url, "PALAVER_DATA_DIR": str(data_dir)}
 
     def ask(question: str) -> dict[str, object]:
-        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs meanwhile
+        done = subprocess.run(
             [sys.executable, "-m", "bots.cli", "ask", "--json", question],
             env=environment, capture_output=True, text=True, check=True, timeout=120,
         )  # fmt: skip
@@ -126,3 +126,28 @@ async def test_ask_in_a_script(place):
     assert citation["address"] == ADDRESS
     assert citation["quote"] in told["text"]
     assert ask("who won the world cup in 1974?")["decision"] == "unknown"
+
+
+async def test_admins_add_list_and_remove_documents_in_a_guild(place):
+    url, data_dir = place
+    async with FakeGuild() as guild:
+        bot = BotProcess(guild, url, PALAVER_DATA_DIR=str(data_dir))
+        try:
+            await bot.start()
+
+            async def told(name: str, user: int = MODERATOR, **given: object) -> str:
+                command = await guild.command(f"knowledge {name}", user=user, **given)
+                return str((await until(lambda: guild.whispers(command), name))[-1])
+
+            page = b"# Parking\n\n## Where may I park?\n\nVisitors park behind the red barn.\n"
+            assert "manage this server" in await told("list", user=ALICE)
+            added = await told("add", files={"file=parking.md": page}, address="https://shop.example/parking")
+            assert added.startswith("Added: "), added
+            assert "red barn" in (await said(guild, "Where may I park?")).content
+            document = added.split("`")[1]
+            assert document in await told("list")
+            assert (await told("remove", document=document)).startswith("Removed")
+            assert "red barn" not in (await said(guild, "Where may I park?")).content
+            assert "not a format" in await told("add", files={"file=x.exe": b"MZ"})
+        finally:
+            bot.end()

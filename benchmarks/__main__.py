@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other; figures land as JSON in ``benchmarks/out``.
+"""Every benchmark, one after the other, and one table of all: as CSV, JSON and a plot in ``benchmarks/out``.
 
     python -m benchmarks [--quick]
 
@@ -12,17 +12,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import table
+
 #: Name -> what makes it quick.
 BENCHMARKS: dict[str, list[str]] = {
     "limit_checks": [],
     "queue_pops": ["--jobs", "20000"],
-    "queue_jobs": ["--jobs", "1000", "--rounds", "1"],
+    "queue_jobs": ["--jobs", "1000", "--rounds", "1", "--probes", "8"],
+    "fairness": ["--jobs", "2000"],
+    "growth": ["--jobs", "10000"],
+    "front_end": ["--events", "400", "--answers", "60"],
     "platform": ["--quick"],
     "image_platform": ["--quick"],
     "image_engines": ["--quick"],
     "chat_engines": ["--quick"],
     "moderation": ["--quick"],
     "watermarks": ["--quick"],
+    "acknowledgements": ["--rounds", "1"],
+    "gpu": [],
 }
 
 
@@ -36,6 +43,8 @@ def main() -> int:
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(folder / f"{name}.json")]
         if subprocess.run(command + (shorter if quick else []), check=False).returncode:
             failed.append(name)
+    print("\n== all", flush=True)
+    table.main(folder)
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

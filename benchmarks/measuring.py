@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import socket
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,25 +38,36 @@ def parse(description: str | None, **counts: int) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def server_url(given: str | None) -> Iterator[str]:
-    """The URL of the given server, or of one that lives as long as the benchmark."""
+def server_url(given: str | None, with_port: bool = False) -> Iterator[str]:
+    """The URL of the given server, or of one that lives as long as the benchmark.
+
+    Args:
+        given: Of a server whose database may be flushed.
+        with_port: Whether it must be reached by TCP: not every library knows unix sockets.
+    """
     if given:
         yield given
         return
     with tempfile.TemporaryDirectory(prefix="plvb") as folder:
-        socket = str(Path(folder) / "s")
+        path, port = str(Path(folder) / "s"), _free_port() if with_port else 0
         server = ValkeyServer(
             data_dir=folder,
             persist=True,
-            port=0,
-            unix_socket_path=socket,
+            port=port,
+            unix_socket_path=path,
             config={"appendonly": "yes", "appendfsync": "everysec"},
         )
         server.start()
         try:
-            yield f"unix://{socket}"
+            yield f"redis://127.0.0.1:{port}/0" if with_port else f"unix://{path}"
         finally:
             server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def server_cpu_s(client: redis.Redis) -> float:

@@ -177,6 +177,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer of everything")
     parser.add_argument("--texts", type=int, default=4_000, help="most texts of one set")
     parser.add_argument("--pictures", type=int, default=1_000)
+    parser.add_argument("--half", choices=["all", "first", "second"], default="all", help="of each set of texts")
+    parser.add_argument("--texts-only", action="store_true", help="no pictures and no throughput")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     given = parser.parse_args()
@@ -189,7 +191,10 @@ def main() -> None:
 
     moderator = Moderator(ModerationConfig(data_dir=default_data_dir()), print, images=True)
     print(f"strictness: balanced; injection threshold {default_policy().settings['injection'][0]}")  # type: ignore[index]  # a StrEnum
-    lines = [judged_texts(moderator, one) for one in text_sets(given.texts)]
+    lines = [judged_texts(moderator, one) for one in text_sets(given.texts, given.half)]
+    if given.texts_only:
+        show(lines)
+        return
     lines.append(judged_pictures(moderator, pictures(given.pictures)))
     show(lines)
     print(f"chat throughput with moderation, {USERS} users:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import subprocess
@@ -10,6 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -29,6 +31,9 @@ ORDINARY_SOURCES = ("ultrachat-200k", "no-robots")
 OPENCLIPART = Path("/usr/share/openclipart/png")
 
 
+Half = Literal["all", "first", "second"]
+
+
 @dataclass(frozen=True)
 class TextSet:
     """Texts of one kind."""
@@ -42,11 +47,22 @@ def downloads_dir() -> Path:
     return default_data_dir() / "downloads"
 
 
-def text_sets(most: int) -> Iterator[TextSet]:
-    """Every set, each of at most so many texts, drawn with a fixed seed."""
+def text_sets(most: int, half: Half = "all") -> Iterator[TextSet]:
+    """Every set, each of at most so many texts, drawn with a fixed seed.
+
+    Args:
+        most: Most texts of a set.
+        half: A half of each set, told by the texts' hashes: thresholds are chosen on ``first`` and hold on ``second``
+            or do not.
+    """
     for one in (*_chitchat(), *_chatterbot(), *_prompt_database()):
-        chosen = random.Random(0).sample(one.texts, min(most, len(one.texts)))
+        texts = [text for text in one.texts if half in ("all", _half_of(text))]
+        chosen = random.Random(0).sample(texts, min(most, len(texts)))
         yield TextSet(one.name, chosen, one.attacks)
+
+
+def _half_of(text: str) -> str:
+    return "second" if hashlib.sha256(text.encode()).digest()[0] & 1 else "first"
 
 
 def pictures(most: int) -> list[Path]:

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import operator
 import os
 import statistics
 import subprocess
@@ -50,11 +51,12 @@ QUESTION = "Write the numbers from {first} to 1000, separated by commas, and not
 
 @dataclass(frozen=True)
 class Run:
-    """What one side did in one round."""
+    """What one side did in one round; the engine's pieces are tokens, the platform's what arrives together."""
 
     tokens: int
     seconds: float
     ttft_s: tuple[float, ...]
+    gaps_s: tuple[float, ...]
 
     @property
     def tokens_per_s(self) -> float:
@@ -84,12 +86,18 @@ def main() -> None:
     _report(runs, firsts, arguments.json)
 
 
+def _p99(seconds: list[float]) -> float:
+    return sorted(seconds)[int(0.99 * len(seconds))] if seconds else 0.0
+
+
 def _report(runs: dict[tuple[str, int], list[Run]], firsts: dict[str, list[float]], target: Path | None) -> None:
     rows = []
     for (side, users), of_side in runs.items():
         figures = {
             "tok/s": statistics.median(run.tokens_per_s for run in of_side),
             "first token p50 ms": 1000 * statistics.median(second for run in of_side for second in run.ttft_s),
+            "first token p99 ms": 1000 * _p99([second for run in of_side for second in run.ttft_s]),
+            "between pieces p99 ms": 1000 * _p99([second for run in of_side for second in run.gaps_s]),
         }
         rows.append(Row(f"{side}, {users} users", figures))
     for users in USERS:
@@ -164,18 +172,20 @@ def _serve_engine(pipe: Connection) -> None:
         for number, (messages, options) in enumerate(wanted):
             turns = tuple(Message(**message) for message in messages)
             engine.submit(ChatRequest(str(number), turns, Sampling(**options)))
-        tokens, firsts = 0, {}
+        tokens, firsts, lasts, gaps = 0, {}, {}, []
         while engine.busy:
             for event in engine.step():
                 now_s = time.perf_counter() - started_s
                 match event:
                     case Delta(request_id):
                         firsts.setdefault(request_id, now_s)
+                        gaps.append(now_s - lasts.get(request_id, now_s))
+                        lasts[request_id] = now_s
                     case Finished(_, _, usage):
                         tokens += usage.completion_tokens
                     case Failed(_, code):
                         raise SystemExit(f"the engine failed: {code}")
-        pipe.send(Run(tokens, time.perf_counter() - started_s, tuple(firsts.values())))
+        pipe.send(Run(tokens, time.perf_counter() - started_s, tuple(firsts.values()), tuple(gaps)))
 
 
 class _Worker:
@@ -225,9 +235,10 @@ class _Worker:
         started_s = time.perf_counter()
         answers = await asyncio.gather(*(self._ask(number, length_tokens, started_s) for number in range(users)))
         seconds = time.perf_counter() - started_s
-        return Run(sum(tokens for tokens, _ in answers), seconds, tuple(first_s for _, first_s in answers))
+        gaps = tuple(gap_s for _, times in answers for gap_s in map(operator.sub, times[1:], times))
+        return Run(sum(tokens for tokens, _ in answers), seconds, tuple(times[0] for _, times in answers), gaps)
 
-    async def _ask(self, number: int, length_tokens: int | None, started_s: float) -> tuple[int, float]:
+    async def _ask(self, number: int, length_tokens: int | None, started_s: float) -> tuple[int, list[float]]:
         request = Request(
             platform="bench",
             tenant=f"bench-{number % 4}",
@@ -242,15 +253,15 @@ class _Worker:
             created_at_s=time.time(),
         )
         submitted = await self._client.submit(request)
-        first_s = 0.0
+        times: list[float] = []
         async for update in self._client.follow(submitted.job_id):
             match update:
                 case TextDelta():
-                    first_s = first_s or time.perf_counter() - started_s
+                    times.append(time.perf_counter() - started_s)
                 case Ended(event):
                     assert event.type == "finished", event.failure
                     assert event.usage is not None
-                    return event.usage.completion_tokens, first_s
+                    return event.usage.completion_tokens, times or [0.0]
         raise AssertionError("the follower ended without an end")
 
 

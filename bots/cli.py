@@ -28,6 +28,11 @@ COMMANDS = {
     "moderation": ("bots.commands.moderation:command", "What was decided, appeals, and checking a policy."),
     "verify": ("bots.commands.verify:command", "Tell whether a picture was generated here."),
     "status": ("bots.commands.status:command", "Show server, queues, workers and who waits."),
+    "top": ("bots.commands.top:command", "Watch queues, workers, slots, tenants and throughput."),
+    "jobs": ("bots.commands.jobs:command", "Look at a job, stop it, run it again."),
+    "backup": ("bots.commands.backup:backup", "Write what is kept to a file."),
+    "restore": ("bots.commands.backup:restore", "Read such a file back in."),
+    "doctor": ("bots.commands.doctor:command", "Look for what may keep it from working here, with remedies."),
 }
 
 EXIT_USAGE = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bots.conversation import CHARS_PER_TOKEN
-from workers.contract import ChatMessage, ImageBody
+from workers.contract import ChatMessage, ImageBody, ImageOptions
 
 _LARGEST_GPU_S = 86_400.0
 #: One search, its question embedded; no GPU takes part.
@@ -22,6 +22,11 @@ _UPSCALE_GPU_S = 1.0
 _USUAL_STEPS = 20
 _USUAL_PIXELS = 512 * 512
 
+#: What is offered where a budget has too little left: these shares of what was asked for, and no less than that.
+_SMALLER = (0.75, 0.5, 0.33, 0.25, 0.125, 0.0625)
+_LEAST_ANSWER_TOKENS = 16
+_LEAST_STEPS = 4
+
 
 def chat_cost_gpu_s(messages: Sequence[ChatMessage], max_new_tokens: int) -> float:
     """What an answer will take if it is half as long as it may be.
@@ -36,6 +41,47 @@ def chat_cost_gpu_s(messages: Sequence[ChatMessage], max_new_tokens: int) -> flo
     prompt_tokens = sum(len(message.content) for message in messages) / CHARS_PER_TOKEN
     cost_gpu_s = prompt_tokens * _PREFILL_GPU_S_PER_TOKEN + max_new_tokens / 2 * _DECODE_GPU_S_PER_TOKEN
     return min(max(cost_gpu_s, _LEAST_CHAT_GPU_S), _LARGEST_GPU_S)
+
+
+def longest_answer_tokens(messages: Sequence[ChatMessage], max_new_tokens: int, left_gpu_s: float) -> int | None:
+    """How long an answer may be for its estimate to fit into what a budget has left.
+
+    Args:
+        messages: What the model is shown.
+        max_new_tokens: Longest answer that was asked for.
+        left_gpu_s: What is left, in GPU-seconds.
+
+    Returns:
+        Tokens, fewer than were asked for; None where not even a short answer fits.
+    """
+    for share in _SMALLER:
+        tokens = int(max_new_tokens * share)
+        if tokens >= _LEAST_ANSWER_TOKENS and chat_cost_gpu_s(messages, tokens) <= left_gpu_s:
+            return tokens
+    return None
+
+
+def smaller_pictures(body: ImageBody, left_gpu_s: float) -> ImageOptions | None:
+    """Options whose estimate fits into what a budget has left: first fewer pictures, then fewer steps.
+
+    Args:
+        body: What was asked for.
+        left_gpu_s: What is left, in GPU-seconds.
+
+    Returns:
+        The options; None where not even one picture in few steps fits.
+    """
+    options = body.options
+    steps = options.num_inference_steps or _USUAL_STEPS
+    fewer = [{"n": n} for n in range(options.n - 1, 0, -1)]
+    if body.task != "upscale":
+        quicker = [int(steps * share) for share in _SMALLER]
+        fewer += [{"n": 1, "num_inference_steps": each} for each in quicker if each >= _LEAST_STEPS]
+    for change in fewer:
+        smaller = options.model_copy(update=change)
+        if image_cost_gpu_s(body.model_copy(update={"options": smaller})) <= left_gpu_s:
+            return smaller
+    return None
 
 
 def image_cost_gpu_s(body: ImageBody) -> float:

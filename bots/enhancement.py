@@ -67,6 +67,7 @@ def enhancement_request(prompt: ImagePrompt, timeout_s: float) -> Request:
             timeout_s=timeout_s,
             created_at_s=time.time(),
             policy=prompt.policy,
+            quota=prompt.quota,
         )
 
 

@@ -23,6 +23,9 @@ _FLAG = re.compile(r"(?<!\S)(?:--|[\u2013\u2014]-?)(?P<name>[A-Za-z][A-Za-z-]*)(
 _QUOTED = re.compile(r"\s*(?:\"(?P<a>[^\"]*)\"|[\u201c\u201d\u201e](?P<b>[^\u201c\u201d]*)[\u201c\u201d])(?!\S)")
 _WORD = re.compile(r"\s*(?P<word>\S+)")
 _RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?):([0-9]{1,4}(?:\.[0-9]{1,4})?)")
+_QUOTES = '"\u201c\u201d\u201e'
+#: What a value without quotes cannot contain, or begin with.
+_NO_WORD = re.compile(rf"\s|^[{_QUOTES}]|^(?:--|[\u2013\u2014])")
 _WIDEST = 4.0
 _WHOLE = re.compile(r"\d{1,19}")
 _DECIMAL = re.compile(r"\d{1,4}(?:\.\d{1,6})?")
@@ -40,11 +43,13 @@ class ParsedPrompt:
         prompt: What the pictures show.
         negative_prompt: What they do not show.
         options: Everything else.
+        model: Which model draws it; None for the usual one.
     """
 
     prompt: str
     negative_prompt: str = ""
     options: ImageOptions = field(default_factory=ImageOptions)
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +81,17 @@ def _name(text: str) -> str | None:
     return text if 1 <= len(text) <= 80 else None
 
 
+def _model(text: str) -> str | None:
+    return text if 1 <= len(text) <= 200 else None
+
+
 FLAGS = {
     "ar": _Flag("aspect_ratio", "width:height between 1:4 and 4:1, such as 16:9", _ratio),
     "n": _Flag("n", "a whole number of pictures from 1 to 8", _whole(1, 8)),
     "seed": _Flag("seed", "a whole number from 0 to 9223372036854775807", _whole(0, 2**63 - 1)),
     "steps": _Flag("num_inference_steps", "a whole number of steps from 1 to 200", _whole(1, 200)),
     "style": _Flag("style", "the name of a style, such as watercolor", _name),
+    "model": _Flag("", "the name of an image model that runs here", _model),
     "negative": _Flag("", "what the picture should not show", lambda text: text),
     "guidance": _Flag("guidance_scale", "a number from 0 to 30", _decimal(0, 30)),
 }
@@ -124,10 +134,22 @@ def render(asked: ParsedPrompt) -> str:
     defaults = ImageOptions()
     for name, flag in FLAGS.items():
         if flag.field and (value := getattr(asked.options, flag.field)) != getattr(defaults, flag.field):
-            parts.append(f'--{name} "{value}"' if re.search(r"\s", str(value)) else f"--{name} {value}")
-    if asked.negative_prompt:
-        parts.append(f"--negative {asked.negative_prompt}")
+            parts.append(f"--{name} {_quoted(str(value)) if re.search(_NO_WORD, str(value)) else value}")
+    if asked.model:
+        parts.append(f"--model {_quoted(asked.model) if re.search(_NO_WORD, asked.model) else asked.model}")
+    if negative := asked.negative_prompt:
+        plain = not _FLAG.search(negative) and negative[0] not in _QUOTES
+        parts.append(f"--negative {negative if plain else _quoted(negative)}")
     return " ".join(parts)
+
+
+def _quoted(value: str) -> str:
+    """In quotes that do not occur in it; single ones replace others where both kinds do."""
+    if '"' not in value:
+        return f'"{value}"'
+    if not re.search("[\u201c\u201d]", value):
+        return f"\u201c{value}\u201d"
+    return '"' + value.replace('"', "'") + '"'
 
 
 def describe(flags: Sequence[str] = tuple(FLAGS)) -> str:
@@ -164,7 +186,7 @@ def _unknown(name: str) -> str:
 
 
 def _prompt(prompt: str, values: dict[str, Any]) -> ParsedPrompt:
-    negative = values.pop("negative", "")
+    negative, model = values.pop("negative", ""), values.pop("model", None)
     if len(negative) > MAX_PROMPT_CHARS:
         raise FlagError(f"--negative is longer than {MAX_PROMPT_CHARS} characters.")
     try:
@@ -173,4 +195,4 @@ def _prompt(prompt: str, values: dict[str, Any]) -> ParsedPrompt:
         field = str(error.errors(include_input=False, include_url=False)[0]["loc"][-1])
         name = next((known for known, flag in FLAGS.items() if flag.field == field), field)
         raise FlagError(f"--{name} takes {FLAGS[name].allowed}.") from None
-    return ParsedPrompt(prompt, negative, options)
+    return ParsedPrompt(prompt, negative, options, model)

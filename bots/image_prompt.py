@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from bots.cost import image_cost_gpu_s
 from generation.moderation.policy import EffectivePolicy
 from generation.types import ImageTask
-from workers.contract import ImageBody, ImageOptions, ReplyTo, Request
+from workers.contract import ImageBody, ImageOptions, Quota, ReplyTo, Request
 from workers.errors import ContractError
 
 
@@ -35,6 +35,9 @@ class ImagePrompt:
         mask_image: Id of a picture of the same size, white where the first one is drawn anew.
         enhance: Whether the chat model first adds details to ``text``; ``follow`` tells what came of it.
         policy: How the tenant wants it moderated, in that channel and for that user; None for the operator's default.
+        model: Which image model draws it; None for the operator's usual one.
+        attachments: Names of the files that came with it, which the tenant's policy may not accept.
+        quota: Limits and budgets that hold for its author there; None for the operator's general ones.
     """
 
     platform: str
@@ -51,6 +54,9 @@ class ImagePrompt:
     mask_image: str | None = None
     enhance: bool = False
     policy: EffectivePolicy | None = None
+    model: str | None = None
+    attachments: tuple[str, ...] = ()
+    quota: Quota | None = None
 
     @property
     def job_id(self) -> str:
@@ -90,6 +96,8 @@ def image_request(prompt: ImagePrompt, timeout_s: float) -> Request:
             timeout_s=timeout_s,
             created_at_s=time.time(),
             policy=prompt.policy,
+            model=prompt.model,
+            quota=prompt.quota,
         )
 
 

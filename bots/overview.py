@@ -115,21 +115,27 @@ def workers_of(client: redis.Redis, kind: str | None = None) -> list[WorkerStatu
         Workers by name; those that are gone from this machine or silent are left out.
     """
     entries = cast(dict[bytes, bytes], client.hgetall(keys.workers()))
-    found = []
-    for name, raw in sorted(entries.items()):
+    read = [_worker(name.decode(errors="replace"), raw) for name, raw in sorted(entries.items())]
+    return [worker for worker in read if worker is not None and kind in (None, worker.kind)]
+
+
+def _worker(name: str, raw: bytes) -> WorkerStatus | None:
+    """A worker's entry; None if it does not run, or another release or program wrote it."""
+    try:
         entry = json.loads(raw)
-        if _runs(entry) and kind in (None, entry["kind"]):
-            worker = WorkerStatus(
-                name.decode(),
-                entry["kind"],
-                entry["host"],
-                entry["pid"],
-                entry["engine"],
-                entry["progress"],
-                entry["in_flight"],
-            )
-            found.append(worker)
-    return found
+        if not _runs(entry):
+            return None
+        return WorkerStatus(
+            name,
+            str(entry["kind"]),
+            str(entry["host"]),
+            int(entry["pid"]),
+            entry["engine"],
+            entry["progress"],
+            int(entry["in_flight"]),
+        )
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return None
 
 
 def holds_slot(client: redis.Redis, kind: str, job_id: str) -> bool:

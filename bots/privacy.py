@@ -9,6 +9,7 @@ from typing import Any
 from bots.conversation import Conversations
 from bots.handover.learning import Learning
 from bots.moderation import LateRecord
+from bots.offers import Offers
 from bots.request_records import RequestRecords
 from bots.usage import UsageRecords
 from workers.client import Client
@@ -97,6 +98,8 @@ class Privacy:
                 await self._client.delete_artifact(image.artifact_id, tenant=prompt.tenant, user=user)
         records = await self._records.forget_user(platform, user)
         await self._usage.forget(platform, user)
+        await Offers(self._client.connection).forget(user)
+        await self._client.forget_usage(user, platform, tenant)
         if self._decisions is not None:
             await asyncio.to_thread(self._decisions.forget_user, tenant, user)
         if self._learning is not None:

@@ -12,17 +12,30 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from bots import enhancement
 from bots.conversation import Conversations
-from bots.cost import ANSWER_COST_GPU_S, chat_cost_gpu_s
+from bots.cost import ANSWER_COST_GPU_S, chat_cost_gpu_s, longest_answer_tokens, smaller_pictures
 from bots.image_prompt import ImagePrompt, faults_in_words, image_request
+from bots.refusals import StoppedError, TooCostlyError
 from generation.moderation.policy import EffectivePolicy
 from workers.client import CancelOutcome, Client, Ended, Queued, Restarted, Submitted, TextDelta
 from workers.client import Update as QueueUpdate
-from workers.contract import AnswerBody, ChatBody, ChatMessage, ChatOptions, Event, Failure, ReplyTo, Request, tenant_of
+from workers.contract import (
+    AnswerBody,
+    ChatBody,
+    ChatMessage,
+    ChatOptions,
+    Event,
+    Failure,
+    ImageBody,
+    Quota,
+    ReplyTo,
+    Request,
+    tenant_of,
+)
 from workers.errors import JobNotFoundError, RefusedError
 
 #: Handle field that says which conversation an answer belongs to.
@@ -50,6 +63,9 @@ class Prompt:
         options: How the answer is sampled.
         persona: The system text of a conversation that has none of its own; None for the configured one.
         policy: How the tenant wants it moderated, in that channel and for that user; None for the operator's default.
+        model: Which chat model answers; None for the operator's usual one.
+        attachments: Names of the files that came with it, which the tenant's policy may not accept.
+        quota: Limits and budgets that hold for its author there; None for the operator's general ones.
         kind: ``chat`` lets the model answer, ``answer`` quotes what the tenant knows.
     """
 
@@ -64,6 +80,9 @@ class Prompt:
     options: ChatOptions = field(default_factory=ChatOptions)
     persona: str | None = None
     policy: EffectivePolicy | None = None
+    model: str | None = None
+    attachments: tuple[str, ...] = ()
+    quota: Quota | None = None
     kind: Literal["chat", "answer"] = "chat"
 
     @property
@@ -79,10 +98,12 @@ class Refusal:
     Attributes:
         rule: Stable name of the rule.
         message: For the user: what is not accepted and what would be.
+        appealable: Whether the tenant's moderators can be asked to look at it.
     """
 
     rule: str
     message: str
+    appealable: bool = False
 
 
 AnyPrompt = Prompt | ImagePrompt
@@ -144,9 +165,9 @@ class ChatService:
         await self._conversations.ask(*place, job_id, prompt.text, f"{prompt.platform}:{prompt.user}")
         try:
             return await self._client.submit(request)
-        except RefusedError:
+        except RefusedError as error:
             await self._conversations.drop(*place, job_id)
-            raise
+            raise _with_offer(error, prompt, request.body) from None
 
     async def imagine(self, prompt: ImagePrompt) -> Submitted:
         """Take an image prompt on its way to a worker; the same key again finds the job that exists.
@@ -164,9 +185,12 @@ class ChatService:
         """
         prompt = self._apply_rules(prompt)
         request = image_request(prompt, self._timeout_s)
-        if not enhancement.wanted(prompt) or await self._client.known(prompt.job_id):
-            return await self._client.submit(request)
-        submitted = await self._client.submit(enhancement.enhancement_request(prompt, self._timeout_s))
+        try:
+            if not enhancement.wanted(prompt) or await self._client.known(prompt.job_id):
+                return await self._client.submit(request)
+            submitted = await self._client.submit(enhancement.enhancement_request(prompt, self._timeout_s))
+        except RefusedError as error:
+            raise _with_offer(error, prompt, request.body) from None
         return Submitted(prompt.job_id, submitted.duplicate)
 
     async def follow(self, job_id: str) -> AsyncIterator[Update]:
@@ -244,9 +268,12 @@ class ChatService:
         return Enhanced(prompt.text)
 
     def _apply_rules(self, prompt: _P) -> _P:
-        """The prompt as the rules leave it."""
+        """The prompt as the rules leave it; halves of surrogate pairs, which no encoding carries, are replaced."""
+        prompt = replace(prompt, text=prompt.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         for rule in self._rules:
             said = rule(prompt)
+            if isinstance(said, Refusal) and said.appealable:
+                raise StoppedError(said.rule, said.message)
             if isinstance(said, Refusal):
                 raise RefusedError(said.rule, math.inf, said.message)
             if isinstance(said, type(prompt)):
@@ -281,6 +308,8 @@ class ChatService:
             timeout_s=self._timeout_s,
             created_at_s=time.time(),
             policy=prompt.policy,
+            model=prompt.model,
+            quota=prompt.quota,
         )
 
 
@@ -290,3 +319,23 @@ def _body(prompt: Prompt, messages: tuple[ChatMessage, ...]) -> ChatBody | Answe
         return ChatBody(messages=messages, options=prompt.options)
     asked = [message.content for message in messages if message.role == "user"]
     return AnswerBody(kind="answer", question=asked[-1], conversation=tuple(asked[:-1][-_ASKED_BEFORE:]))
+
+
+def _with_offer(error: RefusedError, prompt: AnyPrompt, asked: ChatBody | ImageBody | AnswerBody) -> RefusedError:
+    """A budget's no, with what would fit into it where something does; any other no as it is."""
+    if error.left_gpu_s is None or isinstance(asked, AnswerBody):
+        return error
+    if isinstance(prompt, ImagePrompt):
+        options = smaller_pictures(asked, error.left_gpu_s) if isinstance(asked, ImageBody) else None
+        if options is None:
+            return error
+        told = f"{options.n} picture{'s' if options.n > 1 else ''}"
+        told += f" in {options.num_inference_steps} steps" if options.num_inference_steps else ""
+        return TooCostlyError(error, replace(prompt, options=options, enhance=False), told)
+    if isinstance(asked, ImageBody):
+        return error
+    tokens = longest_answer_tokens(asked.messages, prompt.options.max_new_tokens, error.left_gpu_s)
+    if tokens is None:
+        return error
+    shorter = prompt.options.model_copy(update={"max_new_tokens": tokens})
+    return TooCostlyError(error, replace(prompt, options=shorter), f"an answer of at most {tokens} tokens")

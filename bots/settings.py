@@ -1,9 +1,10 @@
 """The root of all settings: built once inside ``main()`` and passed down, never read at import.
 
 Sources, the first wins: ``PALAVER_*`` in the environment (``__`` between levels, for example ``PALAVER_CHAT__MODEL``),
-``REDIS_URL`` and the platforms' own variables (``ALIASES``), and ``palaver.toml`` (named by ``PALAVER_CONFIG``, else in
-the working directory, else in the data directory). What nobody knows is an error that names the key: a
-mistyped setting never goes unnoticed.
+``REDIS_URL`` and the platforms' own variables (``ALIASES``), files with one secret each that the same variables with
+``_FILE`` behind them name (``DISCORD_TOKEN_FILE``, ``PALAVER_REDIS__PASSWORD_FILE``), and ``palaver.toml`` (named by
+``PALAVER_CONFIG``, else in the working directory, else in the data directory).
+What nobody knows is an error that names the key: a mistyped setting never goes unnoticed.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pydantic_settings
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bots.slack_settings import SlackSettings
 from generation.data_dir import default_data_dir
@@ -30,10 +31,12 @@ from workers.settings import (
     ImageModelSettings,
     KnowledgeSettings,
     LimitSettings,
+    MetricsSettings,
     ModerationSettings,
     ProvenanceSettings,
     Rate,
     RedisSettings,
+    TierSettings,
     WorkerSettings,
 )
 
@@ -138,9 +141,12 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=default_data_dir)
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    log_format: Literal["text", "json"] = "text"
+    metrics: MetricsSettings = MetricsSettings()
     redis: RedisSettings = RedisSettings()
     limits: AllLimits = AllLimits()
     budgets: BudgetSettings = BudgetSettings()
+    tiers: dict[str, TierSettings] = Field(default_factory=dict)
     worker: WorkerSettings = WorkerSettings()
     chat: ChatModelSettings = ChatModelSettings()
     image: ImageModelSettings = ImageModelSettings()
@@ -162,6 +168,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment beats what ``load`` passes in, which is the file."""
+        if isinstance(env_settings, EnvSettingsSource):  # files of secrets are read by ``load``
+            files = {f"{variable}_FILE" for variable in _secret_variables()}
+            own = {name: value for name, value in env_settings.env_vars.items() if name.upper() not in files}
+            env_settings.env_vars = own
         return env_settings, init_settings
 
 
@@ -181,6 +191,8 @@ def load() -> Settings:
         section, _, name = path.partition(".")
         if os.environ.get(alias) and not os.environ.get(_variable(path)):
             values.setdefault(section, {})[name] = os.environ[alias]
+    for path, secret in _secrets_in_files():
+        _put(values, path, secret)
     try:
         settings = Settings(**values)
     except ValidationError as error:
@@ -190,8 +202,50 @@ def load() -> Settings:
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
 
 
+def _secrets_in_files() -> Iterator[tuple[str, str]]:
+    """Secrets of files that the environment names, unless it holds the secret itself.
+
+    Raises:
+        SettingsError: A file cannot be read, or is empty.
+    """
+    for variable, path in _secret_variables().items():
+        file = os.environ.get(f"{variable}_FILE")
+        if not file or os.environ.get(variable) or os.environ.get(_variable(path)):
+            continue
+        try:
+            secret = Path(file).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise SettingsError(f"{variable}_FILE names {file}, which cannot be read.") from None
+        if not secret:
+            raise SettingsError(f"{variable}_FILE names {file}, which is empty.")
+        yield path, secret
+
+
+def _secret_variables() -> dict[str, str]:
+    """Variables whose value may lie in a file: those of secrets -> the setting that they fill."""
+    secret = set(_secret_paths(Settings))
+    own = {_variable(path): path for path in secret}
+    return own | {alias: path for alias, path in ALIASES.items() if path in secret}
+
+
+def _secret_paths(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _secret_paths(field.annotation, f"{above}{name}.")
+        elif SecretStr in get_args(field.annotation) or field.annotation is SecretStr:
+            yield above + name
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+    values[name] = value
+
+
 def _check_environment() -> None:
     known = {_variable(path) for path in _paths(Settings)}
+    known |= {f"{variable}_FILE" for variable in _secret_variables()}
     for name in sorted(os.environ):
         if name.upper().startswith(PREFIX) and name.upper() not in known | _STEERING:
             raise SettingsError(f"{name} is no setting{_suggest(name.upper(), known | _STEERING)}")
@@ -218,7 +272,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file} cannot be read: {error}.") from None
     known = set(_paths(Settings))
     for path in _written(values):
-        if path not in known:
+        # What tiers are called is the operator's own affair; what is in them is checked with their values.
+        if path not in known and not path.startswith("tiers."):
             raise SettingsError(f"{file}: {path} is no setting{_suggest(path, known)}")
     return values
 

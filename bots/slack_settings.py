@@ -23,7 +23,8 @@ class SlackSettings(BaseModel):
         streaming: Whether answers may use the platform's own streams; edits otherwise.
         stream_life_s: A stream is ended after this long and its message edited from then on; the platform ends streams
             at about 300 s.
-        max_file_bytes: Larger attached files are not read.
+        max_file_bytes: Larger attached text files are not read.
+        max_picture_bytes: Larger pictures are not drawn from.
         lease_s: Answers of a front-end process that has given no sign of life for so long are taken over by another.
     """
 
@@ -39,6 +40,7 @@ class SlackSettings(BaseModel):
     streaming: bool = True
     stream_life_s: float = Field(default=240.0, gt=0, le=290)
     max_file_bytes: int = Field(default=200_000, ge=0, le=10_000_000)
+    max_picture_bytes: int = Field(default=8_000_000, ge=0, le=50_000_000)
     lease_s: float = Field(default=6.0, ge=1)
 
     @field_validator("api_base_url")

@@ -18,6 +18,7 @@ from generation.moderation.policy import Policy
 from workers import keys
 from workers.errors import SettingsError
 from workers.redis_connection import mapped_errors
+from workers.served_models import not_served
 
 Moderation = Literal["relaxed", "balanced", "strict"]
 _LEVELS: tuple[Moderation, ...] = ("relaxed", "balanced", "strict")
@@ -44,6 +45,10 @@ class TenantConfig(BaseModel):
         team_channel: Id of the channel in which people take over from the bot; empty for no hand-over.
         handover_topics: Words that only people answer.
         working_hours: When people are there, such as ``Mon-Fri 09:00-17:00 Europe/Berlin``; empty for always.
+        appeals_channel: Id of the channel in which moderators read appeals.
+        user_day_gpu_s: Most GPU time of one user in a day, where the operator allows more.
+        user_month_gpu_s: And in a month.
+        tiers: By id of a role, the operator's tier that its members belong to.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -63,6 +68,10 @@ class TenantConfig(BaseModel):
     team_channel: str = Field(default="", max_length=40)
     handover_topics: tuple[str, ...] = Field(default=(), max_length=_LISTED)
     working_hours: str = Field(default="", max_length=80)
+    appeals_channel: str = Field(default="", max_length=40)
+    user_day_gpu_s: float | None = Field(default=None, gt=0, le=1e9)
+    user_month_gpu_s: float | None = Field(default=None, gt=0, le=1e9)
+    tiers: dict[str, str] = Field(default_factory=dict, max_length=_LISTED)
 
     def strictness(self, operators: Moderation) -> Moderation:
         """How strict prompts are taken: as the tenant wants, and at least as strict as the operator."""
@@ -83,14 +92,16 @@ class Ceilings:
     Attributes:
         max_answer_tokens: Longest answer.
         user_per_minute: Prompts a minute of one user.
-        models: Chat models that run.
+        models: Chat models that run now.
         moderation: How strict the operator is.
+        tiers: Names of the tiers that roles can be given.
     """
 
     max_answer_tokens: int
     user_per_minute: float
     models: Sequence[str]
     moderation: Moderation
+    tiers: Sequence[str] = ()
 
 
 class TenantConfigs:
@@ -176,6 +187,10 @@ def _read(name: str, text: str, ceilings: Ceilings) -> object:
         "working_hours": _hours,
         "roles": _ids,
         "moderation": _level,
+        "appeals_channel": _channel,
+        "user_day_gpu_s": _budget,
+        "user_month_gpu_s": _budget,
+        "tiers": _tiers,
     }
     reader = readers.get(name)
     return reader(text, ceilings) if reader else text
@@ -196,7 +211,7 @@ def _switch(text: str, _: Ceilings) -> bool:
 
 def _model(text: str, ceilings: Ceilings) -> str:
     if text not in ceilings.models:
-        raise SettingsError(f"That model does not run here. There is {' and '.join(ceilings.models) or 'none'}.")
+        raise SettingsError(not_served(text, list(ceilings.models)))
     return text
 
 
@@ -223,6 +238,32 @@ def _rate(text: str, ceilings: Ceilings) -> float:
     if not 0 < value <= highest:
         raise SettingsError(f"Write a number of prompts a minute, above 0 and up to {highest:g}.")
     return value
+
+
+def _budget(text: str, _: Ceilings) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1e9:
+        raise SettingsError("Write a number of GPU-seconds above 0; the operator's own budget holds all the same.")
+    return value
+
+
+def _tiers(text: str, ceilings: Ceilings) -> dict[str, str]:
+    found = dict(re.findall(r"([A-Z0-9]{9,20})\W{0,3}=\s*([\w-]{1,40})", text))
+    if not ceilings.tiers:
+        raise SettingsError("The operator has defined no tiers.")
+    if not found or not set(found.values()) <= set(ceilings.tiers):
+        raise SettingsError(f"Write a role and its tier, such as @helpers={ceilings.tiers[0]}, with commas between.")
+    return found
+
+
+def _channel(text: str, ceilings: Ceilings) -> str:
+    found = _ids(text, ceilings)
+    if len(found) != 1:
+        raise SettingsError("Name one channel by mentioning it, such as #moderators.")
+    return found[0]
 
 
 def _ids(text: str, _: Ceilings) -> tuple[str, ...]:

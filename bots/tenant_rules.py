@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 from redis.asyncio import Redis
 
 from bots.image_prompt import ImagePrompt
+from bots.quotas import quota_of
 from bots.service import Prompt
 from bots.settings import Settings
 from bots.tenant_config import Ceilings, TenantConfig, TenantConfigs
 from generation.moderation.policy import EffectivePolicy, Policy
-from workers import keys
-from workers.admission import Allowance, Limit, admit
+from workers.contract import Kind, Quota
 from workers.errors import RefusedError
 from workers.redis_connection import mapped_errors
-
-_BURST_MINUTES = 0.5
+from workers.served_models import served_models
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +51,20 @@ class TenantRules:
         self._configs = configs
         self._settings = settings
 
-    @property
-    def ceilings(self) -> Ceilings:
-        """What the operator allows."""
+    async def ceilings(self) -> Ceilings:
+        """What the operator allows, and which models run now.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with mapped_errors(self._redis):
+            models = await served_models(self._redis, "chat")
         return Ceilings(
             max_answer_tokens=self._settings.conversation.max_answer_tokens,
             user_per_minute=self._settings.limits.chat.user.per_minute,
-            models=(self._settings.chat.model,),
+            models=tuple(models),
             moderation=self._settings.moderation.strictness,
+            tiers=tuple(self._settings.tiers),
         )
 
     async def apply(self, prompt: Prompt | ImagePrompt, whence: Whence) -> Prompt | ImagePrompt:
@@ -73,13 +78,23 @@ class TenantRules:
         _check_place(config, whence)
         if isinstance(prompt, ImagePrompt) and not config.images:
             raise RefusedError("images", math.inf, "Pictures are switched off here by an administrator.")
-        await self._check_rate(config, prompt)
-        prompt = replace(prompt, policy=self._policy(config, whence))
+        kind: Kind = "image" if isinstance(prompt, ImagePrompt) else "chat"
+        quota = quota_of(self._settings, config, kind, whence.roles)
+        prompt = replace(prompt, policy=self._policy(config, whence), quota=quota)
         if isinstance(prompt, ImagePrompt):
             return prompt
         ceiling = config.max_answer_tokens or self._settings.conversation.max_answer_tokens
         options = prompt.options.model_copy(update={"max_new_tokens": min(prompt.options.max_new_tokens, ceiling)})
-        return replace(prompt, options=options, persona=config.system_text(self._settings.conversation.persona))
+        persona = config.system_text(self._settings.conversation.persona)
+        return replace(prompt, options=options, persona=persona, model=prompt.model or config.model or None)
+
+    async def quota(self, tenant: str, roles: Collection[str]) -> Quota | None:
+        """Which budgets hold for a person, to be shown beside what was used.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        return quota_of(self._settings, await self._configs.of(tenant), "chat", roles)
 
     async def supports(self, tenant: str, whence: Whence) -> bool:
         """Whether mentions there are answered from what the tenant knows."""
@@ -90,15 +105,6 @@ class TenantRules:
         """How the tenant wants this prompt moderated."""
         policy = config.policy or Policy(strictness=config.strictness(self._settings.moderation.strictness))
         return policy.at(nsfw=whence.nsfw, roles=list(whence.roles))
-
-    async def _check_rate(self, config: TenantConfig, prompt: Prompt | ImagePrompt) -> None:
-        if config.user_per_minute is None:
-            return
-        burst = max(1, math.ceil(config.user_per_minute * _BURST_MINUTES))
-        key = keys.limit("own", "user", f"{prompt.tenant}:{prompt.user}")
-        limit = Limit(key, Allowance("user", config.user_per_minute, burst))
-        with mapped_errors(self._redis):
-            await admit(self._redis, f"{prompt.job_id}-own", [limit])
 
 
 def _check_place(config: TenantConfig, whence: Whence) -> None:

@@ -4,6 +4,7 @@
     +-- InvalidRequestError      the request cannot be served as it is; retrying does not help
     |   +-- PromptTooLongError   one message is longer than the model's context
     |   +-- RefusedContentError  moderation does not allow it
+    |   |   +-- FinalRefusalError  and there is no appeal
     +-- PolicyError              a moderation policy is wrong
     +-- ModerationUnavailableError   a filter cannot be loaded or has crashed: nothing unmoderated is shown
     +-- ModelError               the model cannot be had or used
@@ -65,6 +66,12 @@ class RefusedContentError(InvalidRequestError):
     """Moderation does not allow it; the message names the category and how to appeal."""
 
     code = "refused"
+
+
+class FinalRefusalError(RefusedContentError):
+    """Moderation does not allow it, and nobody can be asked to look at it again."""
+
+    code = "refused_finally"
 
 
 class PolicyError(GenerationError):

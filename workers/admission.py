@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from rq.job import Job
+from rq.utils import as_text
 
 from workers import keys, scripts
 from workers.budgets import Budget
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 RECORD_TTL_S = 86_400  # as long as results are kept: a repeated event finds its job and not a second run
+#: A front-end that cannot enqueue what was admitted has given up by then.
+UNQUEUED_S = 180.0
+_UNQUEUED_AT_ONCE = 500
 _MINUTE_US = 60_000_000
 _MAX_WINDOW_US = 10**14  # three years; keeps every sum of times exact in the server's double-precision numbers
 
@@ -152,6 +158,42 @@ def refund(client: scripts.SyncClient | scripts.AsyncClient, job_id: str, *, for
     return scripts.load("refund").queue(client, [keys.admission(job_id)], [int(forget)])
 
 
+def end_reservation(client: scripts.SyncClient, job_id: str) -> None:
+    """Give back what a job has reserved of budgets, but not its rate limits; safe to repeat, may be part of a MULTI."""
+    scripts.load("refund").queue(client, [keys.admission(job_id)], [2])
+
+
+def refund_unqueued(client: redis.Redis, age_s: float = UNQUEUED_S) -> int:
+    """Give back what jobs were charged that were admitted and never reached the queue.
+
+    Their front-end died in between, or the server took no more writes.
+
+    Args:
+        client: Connection to the queue's server.
+        age_s: How long ago they were admitted, at least.
+
+    Returns:
+        How many there were.
+    """
+    name, (now_s, _) = keys.admitted(), client.time()
+    found = client.zrangebyscore(name, "-inf", now_s - age_s, start=0, num=_UNQUEUED_AT_ONCE)
+    job_ids = [as_text(cast("bytes", job_id)) for job_id in found]
+    if not job_ids:
+        return 0
+    with client.pipeline(transaction=False) as pipeline:
+        for job_id in job_ids:
+            pipeline.exists(Job.key_for(job_id), keys.live(job_id))
+        queued = pipeline.execute()
+    unqueued = [job_id for job_id, known in zip(job_ids, queued, strict=True) if not known]
+    with client.pipeline() as pipeline:
+        for job_id in unqueued:
+            refund(pipeline, job_id, forget=True)
+        pipeline.zrem(name, *job_ids)
+        pipeline.expire(name, RECORD_TTL_S)
+        pipeline.execute()
+    return len(unqueued)
+
+
 def _call(
     job_id: str, limits: Sequence[Limit], budgets: Sequence[Budget], record_ttl_s: int
 ) -> tuple[list[str], list[scripts.Argument]]:
@@ -162,6 +204,7 @@ def _call(
     for budget in budgets:
         names.append(budget.key)
         args += (budget.ceiling_us, budget.cost_us, budget.ttl_s)
+    args += (keys.admitted(), job_id)
     return names, args
 
 

@@ -33,6 +33,7 @@ from workers.engine_process import EngineSpec
 from workers.fair_queue import FairQueue
 from workers.orders import Orders
 from workers.outbox import OutboxJob
+from workers.served_models import public_name
 from workers.settings import ArtifactSettings, WorkerSettings
 from workers.worker_loop import WorkerLoop
 
@@ -69,6 +70,7 @@ class BatchWorker(BaseWorker):
         self.log = log
         self._settings = settings or WorkerSettings()
         self._queue = queue
+        self._model = public_name(str(spec.options.get("model", "")))
         self._artifacts = artifacts or ArtifactStore(self.connection, ArtifactSettings(), Path())
         self._orders = Orders()
         self.engine = EngineHandle(spec, silence_s=self._settings.engine_silence_s)
@@ -91,7 +93,15 @@ class BatchWorker(BaseWorker):
         if positional or options:
             raise TypeError("A batch worker's work() knows no option but burst.")
         self._loop = WorkerLoop(
-            self._queue, self.engine, self._settings, self._orders, self.name, self.key, self._beat, self._artifacts
+            self._queue,
+            self.engine,
+            self._settings,
+            self._orders,
+            self.name,
+            self.key,
+            self._beat,
+            self._artifacts,
+            self._model,
         )
         self.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
         self.subscribe()  # type: ignore[no-untyped-call]  # rq leaves it untyped
@@ -161,7 +171,9 @@ class BatchWorker(BaseWorker):
         pipeline.hset(self.key, mapping=self.serialize())
         worker_registration.register(self, pipeline)
         entry = {
-            "kind": self._queue.name,
+            "kind": keys.kind_of(self._queue.name),
+            "queue": self._queue.name,
+            "model": self._model,
             "host": self.hostname,
             "pid": os.getpid(),
             "engine": asdict(self.engine.info) if self.engine.info else None,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from workers import keys, usage
+from workers.contract import Quota
 from workers.settings import BudgetSettings
 
 #: How long after its end an account can be given back what was reserved in it.
@@ -42,11 +43,13 @@ class Budget(NamedTuple):
         return self.ends_in_s + _GRACE_S
 
 
-def budgets_of(settings: BudgetSettings, tenant: str, user: str, cost_gpu_s: float, at_s: float) -> list[Budget]:
+def budgets_of(
+    settings: BudgetSettings | Quota, tenant: str, user: str, cost_gpu_s: float, at_s: float
+) -> list[Budget]:
     """Every budget that applies to a job; none where nothing is set, which costs admission nothing.
 
     Args:
-        settings: The ceilings.
+        settings: The ceilings: the operator's, or those of one request.
         tenant: Whose job.
         user: Whose job.
         cost_gpu_s: Its estimated cost in GPU-seconds.

@@ -25,7 +25,7 @@ from workers import keys, redis_connection
 from workers.admission import RECORD_TTL_S, Allowance, Duplicate, Limit, admit, refund
 from workers.artifacts import Artifact, ArtifactStore, media_type_of, upload_id
 from workers.budgets import budgets_of
-from workers.contract import Event, Kind, Request, decode_event, encode
+from workers.contract import Event, Kind, Quota, Request, decode_event, encode
 from workers.doorbell import Doorbell, ring
 from workers.errors import (
     ArtifactError,
@@ -37,10 +37,12 @@ from workers.errors import (
 )
 from workers.fair_queue import FairQueue
 from workers.follower import Ended, Follower, ImageProgress, Queued, Restarted, TextDelta, Update
+from workers.metrics import ADMISSIONS
 from workers.outbox import OutboxJob
 from workers.position import Position, position
+from workers.served_models import queue_of, served_models
 from workers.settings import ArtifactSettings, BudgetSettings, LimitSettings, WorkerSettings
-from workers.usage import NO_BUDGETS, Usage, usage
+from workers.usage import NO_BUDGETS, Usage, forget, tenants_of, usage
 
 __all__ = [
     "CancelOutcome",
@@ -61,6 +63,8 @@ _WAITING = frozenset({JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.DEFERRED}
 _CANCEL_FLAG_MARGIN_S = 600
 
 #: A killed Redis may forget the last seconds; a submission older than this is on its disk.
+#: A tenant's own rate lets through so many minutes' worth at once.
+_OWN_BURST_MINUTES = 0.5
 _FORGETTABLE_S = 60.0
 
 _logger = logging.getLogger("palaver.client")
@@ -81,9 +85,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class _Submission:
-    """A request that Redis might still forget, and which run of the server has it."""
+    """A request that Redis might still forget, its queue, and which run of the server has it."""
 
     request: Request
+    queue: str
     run_id: str
     at_s: float
 
@@ -146,19 +151,38 @@ class Client:
         Should the process die between the two, the next submission of the same key enqueues without another charge.
 
         Raises:
-            RefusedError: A limit or a budget says no; nothing was charged.
+            RefusedError: A limit or a budget says no, or nobody runs the model that it names; nothing was charged.
             RedisUnavailableError: Redis is away; submit the same request again later.
         """
+        return await self._submit(request, await self._queue_of(request))
+
+    async def _queue_of(self, request: Request) -> str:
+        if request.model is None:
+            return keys.queue(request.kind)
+        with redis_connection.mapped_errors(self._redis):
+            if origin := await self._redis.hget(Job.key_for(request.job_id), "origin"):
+                return as_text(origin)  # it exists, whatever runs by now
+            return await queue_of(self._redis, request.kind, request.model)
+
+    async def _submit(self, request: Request, queue: str) -> Submitted:
         with redis_connection.mapped_errors(self._redis):
             record_ttl_s = max(RECORD_TTL_S, self._worker.result_ttl_s)
             limits = self._limits_of(request)
-            budgets = budgets_of(self._budgets, request.tenant, request.user, request.cost_gpu_s, time.time())
-            admission = await admit(self._redis, request.job_id, limits, budgets, record_ttl_s=record_ttl_s)
+            budgets = budgets_of(
+                request.quota or self._budgets, request.tenant, request.user, request.cost_gpu_s, time.time()
+            )
+            try:
+                admission = await admit(self._redis, request.job_id, limits, budgets, record_ttl_s=record_ttl_s)
+            except RefusedError as refusal:
+                ADMISSIONS.labels(request.kind, refusal.limit).inc()
+                raise
+            outcome = "duplicate" if isinstance(admission, Duplicate) else "admitted"
+            ADMISSIONS.labels(request.kind, outcome).inc()
             if isinstance(admission, Duplicate) and await self._redis.hexists(keys.live(request.job_id), "final"):
                 # It has ended, and rq may have dropped the job already: the answer is still to be had.
                 return Submitted(request.job_id, duplicate=True)
-            enqueued = await asyncio.to_thread(self._enqueue, request)
-            await self._remember(request)
+            enqueued = await asyncio.to_thread(self._enqueue, request, queue)
+            await self._remember(request, queue)
         return Submitted(request.job_id, duplicate=not enqueued)
 
     async def position(self, job_id: str) -> Position | None:
@@ -171,14 +195,44 @@ class Client:
             origin = await self._redis.hget(Job.key_for(job_id), "origin")
             return await position(self._redis, as_text(origin), job_id) if origin else None
 
-    async def usage(self, tenant: str, user: str) -> Usage:
-        """What a tenant, and a user within it, have used today and this month (UTC).
+    async def models(self, kind: Kind) -> list[str]:
+        """The models that requests may name now, the usual one first; see ``workers.served_models``.
 
         Raises:
             RedisUnavailableError: Redis is away.
         """
         with redis_connection.mapped_errors(self._redis):
-            return await usage(self._redis, tenant, user, self._budgets)
+            return list(await served_models(self._redis, kind))
+
+    async def usage(self, tenant: str, user: str, quota: Quota | None = None) -> Usage:
+        """What a tenant, and a user within it, have used today and this month (UTC).
+
+        Args:
+            tenant: Whose.
+            user: Whose within it.
+            quota: Which budgets hold for that user; None for the operator's general ones.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            return await usage(self._redis, tenant, user, quota or self._budgets)
+
+    async def forget_usage(self, user: str, platform: str, tenant: str | None = None) -> None:
+        """Delete what a person's accounts tell; see ``usage.forget`` for what stays until its period ends.
+
+        Args:
+            user: Whose.
+            platform: Where that is the user's name.
+            tenant: In which tenant; None for all of the platform's.
+
+        Raises:
+            RedisUnavailableError: Redis is away.
+        """
+        with redis_connection.mapped_errors(self._redis):
+            for owner in await tenants_of(self._redis, user):
+                if owner == tenant or (tenant is None and owner.startswith(f"{platform}-")):
+                    await forget(self._redis, owner, user)
 
     async def cancel(self, job_id: str, user: str, moderator: bool = False) -> CancelOutcome:
         """Stop a job, queued or running. One that never ran is refunded here, a running one by its worker.
@@ -296,12 +350,12 @@ class Client:
             raise NotAllowedError("Only the person who asked for this picture, or a moderator, can delete it.")
         return self._artifacts.delete(artifact_id)
 
-    async def _remember(self, request: Request) -> None:
+    async def _remember(self, request: Request, queue: str) -> None:
         """Keep a request until it is certainly on Redis' disk."""
         now_s = time.monotonic()
         self._run_id = self._run_id or await self._server_run_id()
         self._submissions.pop(request.job_id, None)  # the order is that of the submissions
-        self._submissions[request.job_id] = _Submission(request, self._run_id, now_s)
+        self._submissions[request.job_id] = _Submission(request, queue, self._run_id, now_s)
         for job_id, submission in list(self._submissions.items()):
             if submission.at_s > now_s - _FORGETTABLE_S:
                 break
@@ -317,7 +371,7 @@ class Client:
             if self._run_id == submission.run_id:
                 return False
             _logger.warning("Redis was restarted and has forgotten job %s, which is submitted again.", job_id)
-            await self.submit(submission.request)
+            await self._submit(submission.request, submission.queue)
         except RefusedError:
             return False
         except (redis.ConnectionError, redis.TimeoutError, RedisUnavailableError):
@@ -329,16 +383,25 @@ class Client:
 
     def _limits_of(self, request: Request) -> list[Limit]:
         owners = (request.tenant, f"{request.tenant}:{request.channel}", f"{request.platform}:{request.user}")
-        return [
+        allowances = list(self._allowances[request.kind])
+        quota = request.quota
+        if quota is not None and quota.user_per_minute is not None:
+            allowances[-1] = Allowance("user", quota.user_per_minute, quota.user_burst)
+        limits = [
             Limit(keys.limit(request.kind, allowance.name, owner), allowance)
-            for allowance, owner in zip(self._allowances[request.kind], owners, strict=True)
+            for allowance, owner in zip(allowances, owners, strict=True)
         ]
+        if quota is not None and quota.own_per_minute is not None:
+            burst = max(1, math.ceil(quota.own_per_minute * _OWN_BURST_MINUTES))
+            key = keys.limit("own", "user", f"{request.tenant}:{request.user}")
+            limits.append(Limit(key, Allowance("user", quota.own_per_minute, burst)))
+        return limits
 
-    def _enqueue(self, request: Request) -> bool:
+    def _enqueue(self, request: Request, queue: str) -> bool:
         """Enqueue through stock rq; returns whether the job is new."""
         retries = self._worker.max_attempts - 1
         try:
-            self._queue(keys.queue(request.kind)).enqueue_call(
+            self._queue(queue).enqueue_call(
                 f"palaver.{request.kind}",
                 kwargs={"request": json.loads(encode(request))},
                 timeout=math.ceil(request.timeout_s),

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
 
 from generation.moderation.policy import EffectivePolicy
-from workers.errors import ContractError
+from workers.errors import ContractError, NewerContractError
 
 CONTRACT_VERSION: Final = 1
 
@@ -28,9 +28,15 @@ FrontEnd = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern
 #: Names one stored picture, of a result or to begin from.
 ArtifactId = Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9_-]+$")]
 
+#: As operators name it in their settings: a name, a hub id or a directory.
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
 Kind = Literal["chat", "image", "answer"]
 EventType = Literal["started", "progress", "retrying", "finished", "failed", "refused", "cancelled"]
 TERMINAL_EVENTS: frozenset[EventType] = frozenset({"finished", "failed", "refused", "cancelled"})
+
+
+_FIELD = re.compile(r"[a-z0-9_]{1,40}")
 
 
 class _Frozen(BaseModel):
@@ -140,6 +146,25 @@ class ReplyTo(_Frozen):
     handle: dict[str, str] = Field(default_factory=dict, max_length=32)
 
 
+class Quota(_Frozen):
+    """What one request is held to in place of the general limits: its tenant's own wishes, its user's tier.
+
+    Attributes:
+        user_per_minute: The user's requests a minute of this kind, on average; None for the general rate.
+        user_burst: How many at once.
+        own_per_minute: A further limit of the tenant's own, over all kinds together; None for none.
+        tenant_day_gpu_s: Budgets in GPU-seconds; 0 for none.
+    """
+
+    user_per_minute: float | None = Field(default=None, gt=0)
+    user_burst: int = Field(default=1, ge=1)
+    own_per_minute: float | None = Field(default=None, gt=0)
+    tenant_day_gpu_s: float = Field(default=0.0, ge=0)
+    tenant_month_gpu_s: float = Field(default=0.0, ge=0)
+    user_day_gpu_s: float = Field(default=0.0, ge=0)
+    user_month_gpu_s: float = Field(default=0.0, ge=0)
+
+
 class Request(_Frozen):
     """One prompt on its way to a worker.
 
@@ -150,6 +175,8 @@ class Request(_Frozen):
         timeout_s: Longest run of one attempt.
         created_at_s: Unix time at which the prompt was accepted.
         policy: How the tenant wants it moderated, at that place and for that user; None for the operator's default.
+        model: Which model of its kind must answer; None for whichever the operator runs for prompts that name none.
+        quota: Limits and budgets of its own; None for the operator's general ones.
     """
 
     v: Literal[1] = CONTRACT_VERSION
@@ -164,6 +191,8 @@ class Request(_Frozen):
     timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     created_at_s: float = Field(ge=0)
     policy: EffectivePolicy | None = None
+    model: ModelName | None = None
+    quota: Quota | None = None
 
     @property
     def job_id(self) -> str:
@@ -177,7 +206,11 @@ class Request(_Frozen):
 
 
 class UsageReport(_Frozen):
-    """What a job took; fields and units are those of ``generation.types.Usage``, plus the wait in the queue."""
+    """What a job took; fields and units are those of ``generation.types.Usage``, plus the wait in the queue.
+
+    Attributes:
+        model: Which model did it, as people may name it; None where the worker's has no name.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -188,6 +221,7 @@ class UsageReport(_Frozen):
     ttft_s: float = 0.0
     duration_s: float = 0.0
     gpu_s: float = 0.0
+    model: str | None = None
 
 
 class ArtifactRef(_Frozen):
@@ -291,6 +325,7 @@ def decode_request(raw: str | bytes | dict[str, Any]) -> Request:
     """Read a request.
 
     Raises:
+        NewerContractError: It is of a newer release.
         ContractError: It is not JSON, of an unknown version, or malformed.
     """
     return _decode(Request, raw)
@@ -315,7 +350,8 @@ def _decode(model: type[_M], raw: str | bytes | dict[str, Any]) -> _M:
         raise ContractError(f"The {name} is not a JSON object.")
     version = data.get("v")
     if version != CONTRACT_VERSION or version is True:  # JSON's true would pass for the number 1
-        raise ContractError(
+        newer = isinstance(version, int) and version is not True and version > CONTRACT_VERSION
+        raise (NewerContractError if newer else ContractError)(
             f"The {name} has contract version {str(version)[:20]!r}; this process speaks {CONTRACT_VERSION}. "
             "Bring bots and workers to the same release."
         )
@@ -326,6 +362,11 @@ def _decode(model: type[_M], raw: str | bytes | dict[str, Any]) -> _M:
 
 
 def _places(error: ValidationError) -> str:
-    """Which fields are wrong and why, without their values: payloads carry prompts."""
+    """Which fields are wrong and why, without values or foreign names: payloads carry prompts."""
     faults = error.errors(include_input=False, include_url=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'object'}: {fault['type']}" for fault in faults[:5])
+    return "; ".join(f"{_place(fault['loc'])}: {fault['type']}" for fault in faults[:5])
+
+
+def _place(path: tuple[int | str, ...]) -> str:
+    parts = [str(part) if _FIELD.fullmatch(str(part)) else "?" for part in path]
+    return ".".join(parts) or "object"

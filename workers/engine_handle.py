@@ -91,7 +91,7 @@ class EngineHandle:
         self._ping_at = None
         level = logging.getLevelName(log.getEffectiveLevel())
         # The options may hold secrets: they travel through the channel, not on a command line that `ps` shows.
-        self._channel.send(["build", self.spec.factory, self.spec.options, level])
+        self._channel.send(["build", self.spec.factory, self.spec.options, level, self.spec.log_format])
 
     def submit(self, requests: Sequence[tuple[str, dict[str, Any], float | None]]) -> None:
         """Hand over requests: id, body as in the contract, deadline in seconds."""

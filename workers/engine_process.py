@@ -58,7 +58,9 @@ from generation.types import (
     Sampling,
     Usage,
 )
+from workers import log_format
 from workers.engine_channel import Channel
+from workers.log_format import LogFormat
 from workers.process_tree import die_with_parent
 
 log = logging.getLogger("palaver.engine")
@@ -78,10 +80,12 @@ class EngineSpec:
     Args:
         factory: ``module:function``, called as ``function(options, progress)``; returns a ``generation.types.Engine``.
         options: Plain JSON for the factory; secrets travel in it, so it is never logged or put on a command line.
+        log_format: How the process logs.
     """
 
     factory: str
     options: dict[str, object] = field(default_factory=dict)
+    log_format: LogFormat = "text"
 
     def __repr__(self) -> str:
         return f"EngineSpec({self.factory!r})"
@@ -288,8 +292,8 @@ def main() -> None:
             first = channel.receive()
         if not first:
             return
-        _, factory, options, log_level = first[0]
-        logging.basicConfig(level=log_level, format="%(asctime)s %(name)s %(message)s")
+        _, factory, options, log_level, format_name = first[0]
+        log_format.configure(log_level, format_name)
         serve(channel, EngineSpec(factory, options))
 
 

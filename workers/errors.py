@@ -2,6 +2,7 @@
 
     WorkersError
     +-- ContractError             a payload is malformed or of an unknown version
+    |   +-- NewerContractError    of a version that a newer release speaks
     +-- RefusedError              admission says no: which limit, and when to come back
     +-- JobNotFoundError          no such job, or it has expired
     +-- NotAllowedError           somebody else's job or picture
@@ -36,6 +37,10 @@ class ContractError(WorkersError):
 
     code = "bad_contract"
     exit_code = 65
+
+
+class NewerContractError(ContractError):
+    """A payload is of a version that a newer release speaks: nothing is wrong with it, another process can read it."""
 
 
 class RefusedError(WorkersError):

@@ -214,7 +214,7 @@ class Follower:
             pipeline.hmget(keys.live(self._job_id), "execution_id", "final")
             pipeline.hmget(Job.key_for(self._job_id), "status", "origin")
             pipeline.getrange(keys.text(self._execution_id), self._decoder.offset_bytes, -1)
-            if self._kind == "image":
+            if keys.kind_of(self._kind) == "image":
                 pipeline.hmget(keys.image_progress(self._execution_id), *PROGRESS_FIELDS)
             (execution, final), (status, origin), text, *progress = await pipeline.execute()
         self._kind = self._kind or (origin or b"").decode()

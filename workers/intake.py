@@ -14,20 +14,24 @@ import redis
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.executions import Execution
 from rq.job import JobStatus
-from rq.utils import as_text
+from rq.utils import as_text, now
 
 from workers import keys
 from workers.contract import Failure
-from workers.errors import ContractError
+from workers.errors import ContractError, NewerContractError
 from workers.execution_slots import Slot
 from workers.fair_queue import FairQueue
 from workers.outbox import OutboxJob
-from workers.settlement import Broken, Ended, Outcome, Stopped
+from workers.settlement import Broken, Ended, Later, Outcome, Stopped
 
 log = logging.getLogger("palaver.worker")
 
 #: Functions that jobs may name; nothing is ever imported by a name from a payload.
 JOB_FUNCTIONS = frozenset({"palaver.chat", "palaver.image", "palaver.answer"})
+#: A job of a newer release goes back for so long; maintenance then puts it into the queue again.
+NEWER_PAUSE_S = 2.0
+#: After so long in the queue no newer worker is coming, and whoever asked is told.
+NEWER_PATIENCE_S = 3_600.0
 _WATCH_ATTEMPTS = 5
 
 
@@ -54,14 +58,16 @@ class Intake:
         queue: Where from.
         worker_name: Who holds the leases.
         lease_s: How long they last unless they are renewed.
+        model: Jobs that ask for another one are not run; None where the engine's has no name.
     """
 
-    def __init__(self, queue: FairQueue, worker_name: str, lease_s: int) -> None:
+    def __init__(self, queue: FairQueue, worker_name: str, lease_s: int, model: str | None = None) -> None:
         self._queue = queue
         self._redis: redis.Redis = queue.connection
         self._registry = queue.started_job_registry
         self._worker_name = worker_name
         self._lease_s = lease_s
+        self._model = model
         # Popped ids not yet started, and starts whose reply was lost: both survive an outage of Redis.
         self._popped: list[str] = []
         self._doubtful: list[Slot] = []
@@ -74,7 +80,7 @@ class Intake:
         """
         if self._doubtful:
             slots, self._doubtful = self._really_started(self._doubtful), []
-            return _sort(slots)
+            return _sort(slots, self._model)
         if not self._popped and most > 0:
             self._popped = self._queue.pop_many(most)
         for _ in range(_WATCH_ATTEMPTS):
@@ -85,7 +91,7 @@ class Intake:
             except redis.WatchError:  # somebody touched one of them in between: look again
                 continue
             self._popped = []
-            return _sort(slots)
+            return _sort(slots, self._model)
         return Taken()
 
     def _start(self, job_ids: Sequence[str]) -> list[Slot]:
@@ -155,11 +161,11 @@ class Intake:
         ]
 
 
-def _sort(slots: Sequence[Slot]) -> Taken:
+def _sort(slots: Sequence[Slot], model: str | None) -> Taken:
     """Separate what can run from what ends at once."""
     taken = Taken()
     for slot in slots:
-        outcome = _ends_at_once(slot)
+        outcome = _ends_at_once(slot, model)
         if outcome is None:
             taken.slots.append(slot)
         else:
@@ -167,20 +173,33 @@ def _sort(slots: Sequence[Slot]) -> Taken:
     return taken
 
 
-def _ends_at_once(slot: Slot) -> Outcome | None:
+def _ends_at_once(slot: Slot, model: str | None) -> Outcome | None:
     """How a job ends that must not run."""
     if slot.cancelled:
         return Stopped()
     try:
-        kind = slot.job.request.kind
+        kind, wanted = slot.job.request.kind, slot.job.request.model
         known = slot.job.func_name in JOB_FUNCTIONS and slot.job.func_name == f"palaver.{kind}"
+    except NewerContractError as error:
+        if _age_s(slot.job) < NEWER_PATIENCE_S:
+            log.warning("Job %s is of a newer release and goes back to the queue for its workers.", slot.job.id)
+            return Later(NEWER_PAUSE_S)
+        reason = str(error)
     except ContractError as error:
         reason = str(error)
     except DeserializationError:
         reason = "The job's arguments cannot be read: they are not JSON."
     else:
+        if known and wanted not in (None, model):
+            # Whoever asked for it must not get another one's answer; the operator has changed the model meanwhile.
+            text = f"The model {wanted} does not run here any more. Please choose another one, or none."
+            return Broken(Failure(code="model", message=text), refused=True)
         if known:
             return None
         reason = "The job names a function that this worker does not run."
     log.warning("Job %s is refused and kept for inspection: %s", slot.job.id, reason)
     return Broken(Failure(code=ContractError.code, message=reason), rejected=True)
+
+
+def _age_s(job: OutboxJob) -> float:
+    return (now() - job.created_at).total_seconds() if job.created_at else 0.0

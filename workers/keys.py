@@ -3,6 +3,9 @@
 Every key below expires or is bounded; the comment beside each says how.
 """
 
+import hashlib
+import re
+
 PREFIX = "palaver:"
 
 #: A front-end's stream of events expires when nobody has used it for this long.
@@ -11,9 +14,22 @@ EVENTS_TTL_S = 7 * 86_400
 REJECTED_KEPT = 1_000
 
 
-def queue(kind: str) -> str:
-    """The rq queue of a kind of model: ``chat`` is inspected with ``rq info chat``."""
-    return kind
+def queue(kind: str, model: str | None = None) -> str:
+    """The rq queue of a kind of model: ``chat`` is inspected with ``rq info chat``.
+
+    Args:
+        kind: Of model.
+        model: One that runs beside the kind's usual one, and has a queue of its own; None for the usual one.
+    """
+    if model is None:
+        return kind
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", model).strip("-")[-40:]
+    return f"{kind}-{readable}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+
+
+def kind_of(queue_name: str) -> str:
+    """The kind of model whose queue it is."""
+    return queue_name.partition("-")[0]
 
 
 def fair(queue_name: str, part: str) -> str:
@@ -35,6 +51,11 @@ def usage(tenant: str, user: str | None, period: str) -> str:
 def admission(job_id: str) -> str:
     """What was charged for a job, so that it can be deduplicated and refunded once; expires after a day."""
     return f"{PREFIX}admission:{job_id}"
+
+
+def admitted() -> str:
+    """Sorted set of jobs admitted lately, by time; maintenance looks for them in the queue and empties it."""
+    return f"{PREFIX}admitted"
 
 
 def text(execution_id: str) -> str:
@@ -154,6 +175,11 @@ def conversations_of(author: str) -> str:
 def personal_usage(platform: str, user: str, day: str) -> str:
     """Hash of what a person has used on a day, wherever that was; expires after weeks."""
     return f"{PREFIX}personal_usage:{platform}:{user}:{day}"
+
+
+def offer(user: str, job_id: str) -> str:
+    """The smaller request that a user was offered when this job was refused; expires within the hour."""
+    return f"{PREFIX}offer:{user}:{job_id}"
 
 
 def tenant_config(tenant: str) -> str:

@@ -1,7 +1,8 @@
 """Repairs that somebody has to make from time to time, whatever died: under a lock, so that one process does.
 
-rq's own registries are cleaned by rq's code; what it does not know is added: slots and popped ids of dead workers,
-ends that were written by tools without our job class, due retries, entries of workers that are gone.
+rq's registries are cleaned, abandoned jobs behind a fence (``workers.abandoned``); what rq does not know is added:
+slots and popped ids of dead workers, ends that were written by tools without our job class, due retries, charges of
+jobs that never reached the queue, entries of workers that are gone.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import cast
 import redis
 from rq import worker_registration
 from rq.job import JobStatus
-from rq.registry import CanceledJobRegistry, FailedJobRegistry, ScheduledJobRegistry, clean_registries
+from rq.registry import CanceledJobRegistry, FailedJobRegistry, ScheduledJobRegistry
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 from rq.utils import as_text, now
 
 from workers import keys
+from workers.abandoned import clean_registries
+from workers.admission import refund_unqueued
 from workers.artifacts import ArtifactStore
 from workers.errors import ArtifactStoreError
 from workers.fair_queue import FairQueue
@@ -66,6 +69,8 @@ class Maintenance:
             self._enqueue_due_retries()
             self._report_ends()
             self._forget_cancelled()
+            if refunded := refund_unqueued(self._redis):
+                log.warning("Gave back what %d jobs were charged that never reached the queue.", refunded)
             self._forget_workers()
             self._sweep_artifacts()
         finally:
@@ -126,7 +131,7 @@ class Maintenance:
         for name, entry in self._redis.hgetall(keys.workers()).items():
             try:
                 silent = now_s - float(json.loads(entry)["at_s"]) > WORKER_SILENT_S
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
                 silent = True
             if silent:
                 self._redis.hdel(keys.workers(), name)

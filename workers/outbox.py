@@ -23,7 +23,7 @@ from rq.results import Result
 from rq.utils import now, utcformat
 
 from workers import keys, scripts
-from workers.admission import refund
+from workers.admission import end_reservation, refund
 from workers.contract import (
     AnswerReport,
     ArtifactRef,
@@ -38,7 +38,7 @@ from workers.contract import (
 )
 from workers.errors import ContractError
 
-#: Code of a job that kills the engine: it alone is not refunded when it fails, or it could be asked without end.
+#: Code of a job that kills the engine: it alone does not get its rate limits back, or it could be asked without end.
 QUARANTINED = "quarantined"
 EVENTS_KEPT = 100_000
 LIVE_TTL_S = 86_400
@@ -225,6 +225,11 @@ class OutboxJob(Job):
         queue.push_job_id(self.id, pipeline=pipeline, at_front=True)
         self._tell(pipeline, "retrying")
 
+    def postpone(self, queue: Queue, pipeline: Pipeline, pause_s: float) -> None:
+        """Back to the queue after a while, for another worker: no retry is spent."""
+        queue.schedule_job(self, now() + timedelta(seconds=pause_s), pipeline=pipeline)
+        self._tell(pipeline, "retrying")
+
     def stop(self, pipeline: Pipeline) -> None:
         """A running job ends because its user wants it to; it does not count as failed."""
         self.set_status(JobStatus.CANCELED, pipeline=pipeline)
@@ -239,7 +244,9 @@ class OutboxJob(Job):
     def _handle_failure(self, exc_string: str, pipeline: Pipeline, *args: Any, **execution: Any) -> None:
         super()._handle_failure(exc_string, pipeline, *args, **execution)
         self._end(pipeline, "refused" if self.ending.refused else "failed")
-        if self.ending.failure is None or self.ending.failure.code != QUARANTINED:
+        if self.ending.failure is not None and self.ending.failure.code == QUARANTINED:
+            end_reservation(pipeline, self.id)
+        else:
             refund(pipeline, self.id)
 
     def reject(self, pipeline: Pipeline) -> None:

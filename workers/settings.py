@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from workers.contract import ModelName
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,12 +61,29 @@ class BudgetSettings(_Section):
     user_month_gpu_s: float = Field(default=0.0, ge=0, le=1e9)
 
 
+class TierSettings(_Section):
+    """What members of a tier may use, in place of the general limits of a user; what is left out stays general.
+
+    Attributes:
+        per_minute: Requests a minute of each kind, on average.
+        burst: How many at once.
+        day_gpu_s: Most GPU time in a day; 0 for no budget.
+        month_gpu_s: And in a month.
+    """
+
+    per_minute: float | None = Field(default=None, gt=0, le=1e6)
+    burst: int = Field(default=10, ge=1, le=1_000_000)
+    day_gpu_s: float | None = Field(default=None, ge=0, le=1e9)
+    month_gpu_s: float | None = Field(default=None, ge=0, le=1e9)
+
+
 class ChatModelSettings(_Section):
     """Which chat model a worker runs, and how. Passed to ``generation.chat.factory.build`` as plain JSON.
 
     Attributes:
         backend: ``transformers`` runs the model here; ``openai`` forwards to a server with that API.
         model: Catalogue name, hub id (``org/name`` or ``org/name@revision``) or directory.
+        more_models: Models that people may choose instead, each run by worker processes of its own.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` takes bf16 only where the device computes in it.
         quantization: ``auto`` takes what is measured to help on this device without harming answers.
@@ -78,6 +97,7 @@ class ChatModelSettings(_Section):
 
     backend: Literal["transformers", "openai"] = "transformers"
     model: str = "smollm2-135m-instruct"
+    more_models: tuple[ModelName, ...] = Field(default=(), max_length=16)
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["auto", "none"] = "auto"
@@ -100,6 +120,7 @@ class ImageModelSettings(_Section):
     Attributes:
         model: ``palaver-icons`` (the embedded model), catalogue name, hub id (``org/name`` or ``org/name@revision``) or
             directory in diffusers' layout.
+        more_models: Models that people may choose instead, each run by worker processes of its own.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` takes float32 for the embedded model, and for others bf16 only where the device computes in it.
         rows: Most pictures denoised at once; 0 derives it from device and free memory.
@@ -112,6 +133,7 @@ class ImageModelSettings(_Section):
     """
 
     model: str = Field(default="palaver-icons", min_length=1)
+    more_models: tuple[ModelName, ...] = Field(default=(), max_length=16)
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     rows: int = Field(default=0, ge=0, le=256)
@@ -174,6 +196,7 @@ class ModerationSettings(_Section):
     Attributes:
         strictness: What holds for tenants without a policy of their own.
         text_model: ``jigsaw-bilstm`` (English), ``none``, or a guard model: hub id or directory.
+        chat_judge: Whether the chat model judges Chinese texts as well, where ``text_model`` is no guard model.
         injection_model: ``nanoguard`` or ``none``.
         image_model: ``nsfwjs-mobilenet-v2``, ``none``, or a Stable Diffusion safety checker: hub id or directory.
         record_url: SQLAlchemy URL of the record of decisions; SQLite in the data directory by default, ``none`` for
@@ -184,6 +207,7 @@ class ModerationSettings(_Section):
 
     strictness: Literal["relaxed", "balanced", "strict"] = "balanced"
     text_model: str = "jigsaw-bilstm"
+    chat_judge: bool = False
     injection_model: Literal["nanoguard", "none"] = "nanoguard"
     image_model: str = "nsfwjs-mobilenet-v2"
     record_url: SecretStr | None = None
@@ -212,6 +236,18 @@ class ProvenanceSettings(_Section):
     key_file: Path | None = None
     algorithm: Literal["es256", "es384", "ps256", "ed25519"] = "es256"
     producer: str = Field(default="Palaver", min_length=1, max_length=80)
+
+
+class MetricsSettings(_Section):
+    """Where a process answers ``/metrics``, ``/healthz`` and ``/readyz``.
+
+    Attributes:
+        address: Of this machine; ``0.0.0.0`` for all of them, for a private network only.
+        port: The first free one from here on; 0 takes any, None answers nowhere.
+    """
+
+    address: str = "127.0.0.1"
+    port: int | None = Field(default=None, ge=0, le=65_000)
 
 
 class WorkerSettings(_Section):

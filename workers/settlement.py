@@ -84,7 +84,18 @@ class GivenBack:
     crash: bool = False
 
 
-Outcome = Answered | Broken | Stopped | GivenBack
+@dataclass(frozen=True, slots=True)
+class Later:
+    """It goes back for a worker of a newer release, without spending a retry.
+
+    Args:
+        pause_s: How long nobody of this queue sees it, so that the same worker does not take it again at once.
+    """
+
+    pause_s: float
+
+
+Outcome = Answered | Broken | Stopped | GivenBack | Later
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,7 @@ class Settlement:
         worker_name: str,
         worker_key: str,
         pictures: Pictures | None = None,
+        model: str | None = None,
     ) -> None:
         self._queue = queue
         self._redis: redis.Redis = queue.connection
@@ -120,6 +132,7 @@ class Settlement:
         self._pictures = pictures
         self._worker_name = worker_name
         self._worker_key = worker_key
+        self._model = model
 
     def settle(self, ended: Sequence[Ended]) -> list[Ended]:
         """Write these ends.
@@ -194,7 +207,7 @@ class Settlement:
             if job.started_at:
                 worked_s += (job.ended_at - job.started_at).total_seconds()
         self._queue.end_runs(pipeline, runs)
-        usage.record(pipeline, self._queue.name, _answers(owned), time.time())
+        usage.record(pipeline, keys.kind_of(self._queue.name), _answers(owned), time.time())
         answered = sum(isinstance(each.outcome, Answered) for each in owned)
         failed = sum(isinstance(each.outcome, Broken) for each in owned)
         pipeline.hincrby(self._worker_key, "successful_job_count", answered)
@@ -218,6 +231,8 @@ class Settlement:
                 refund(pipeline, job.id)
             case GivenBack():
                 job.give_back(self._queue, pipeline)
+            case Later(pause_s):
+                job.postpone(self._queue, pipeline, pause_s)
 
     def _note_suspicion(self, pipeline: Pipeline, slot: Slot, *, died: bool) -> None:
         """For the job's next run: how many deaths it was at, and how far it had come at the last, if that counts."""
@@ -239,7 +254,7 @@ class Settlement:
         text_bytes = self._texts.length_bytes(slot.id)
         match outcome:
             case Answered(finish_reason, usage, images, grounds):
-                report = UsageReport(**usage, queued_s=queued_s(slot))
+                report = UsageReport(**usage, queued_s=queued_s(slot), model=self._model)
                 return Ending(text_bytes, images, finish_reason, report, answer=grounds)
             case Broken(failure, refused=refused):
                 return Ending(text_bytes, failure=failure, refused=refused)

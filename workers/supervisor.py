@@ -34,7 +34,9 @@ from workers.artifacts import ArtifactStore
 from workers.contract import Kind
 from workers.errors import EngineStartError, SettingsError, WorkersError
 from workers.fair_queue import FairQueue
+from workers.log_format import LogFormat
 from workers.maintenance import Maintenance
+from workers.metrics import WORKER_RESTARTS
 from workers.orders import Orders
 from workers.settings import (
     ArtifactSettings,
@@ -42,6 +44,7 @@ from workers.settings import (
     ImageModelSettings,
     KnowledgeSettings,
     LimitSettings,
+    MetricsSettings,
     ModerationSettings,
     ProvenanceSettings,
     RedisSettings,
@@ -58,6 +61,7 @@ WELL_AFTER_S = 60.0
 #: A permanent failure may still be a race (a model just being converted by another process): it is tried again once.
 PERMANENT_FAILURES = 2
 STOP_MARGIN_S = 10.0
+OFF = MetricsSettings()
 #: What builds the engine of each kind, in its own process.
 FACTORIES: dict[Kind, str] = {
     "chat": "generation.chat.factory:build",
@@ -123,8 +127,10 @@ def worker_configs(
     moderation: ModerationSettings,
     provenance: ProvenanceSettings,
     log_level: str = "WARNING",
+    log_format: LogFormat = "text",
+    metrics: MetricsSettings = OFF,
 ) -> list[WorkerConfig]:
-    """One configuration for each kind and device.
+    """One configuration for each model and device.
 
     Args:
         kinds: Which kinds of model.
@@ -140,6 +146,8 @@ def worker_configs(
         moderation: What filters prompts, answers and pictures.
         provenance: How pictures are marked.
         log_level: Of the children.
+        log_format: Likewise.
+        metrics: Where they answer Prometheus.
 
     Raises:
         SettingsError: No such device.
@@ -153,19 +161,33 @@ def worker_configs(
     return [
         WorkerConfig(
             kind=kind,
-            name=f"{kind}-{device.replace(':', '')}",
+            name=f"{keys.queue(kind, model)}-{device.replace(':', '')}",
             redis=redis_settings,
             data_dir=data_dir,
             limits=limits[kind],
             worker=worker,
             artifacts=artifacts,
+            model=model,
             factory=FACTORIES[kind],
-            options=reveal({**models[kind].model_dump(), "data_dir": data_dir, "device": device, **around[kind]}),
+            options=reveal({**_options(models[kind], model), "data_dir": data_dir, "device": device, **around[kind]}),
             log_level=log_level.upper(),
+            log_format=log_format,
+            metrics=metrics,
         )
         for kind in kinds
+        for model in (None, *_more_models(models[kind]))
         for device in _devices(models[kind], devices)
     ]
+
+
+def _options(settings: _Model, model: str | None) -> dict[str, Any]:
+    """What the engine of one of the configured models is built with."""
+    chosen = settings.model_dump(exclude={"more_models"})
+    return chosen if model is None else {**chosen, "model": model}
+
+
+def _more_models(settings: _Model) -> tuple[str, ...]:
+    return () if isinstance(settings, KnowledgeSettings) else settings.more_models
 
 
 def _devices(model: _Model, devices: str) -> list[str]:
@@ -243,6 +265,7 @@ class Supervisor:
             child.pause_s, child.permanent_failures = FIRST_PAUSE_S, 0
         reason = said.get("message", f"exit status {status}")
         log.warning("Worker %s ended (%s); next start in %.1f s.", child.config.name, reason, child.pause_s)
+        WORKER_RESTARTS.labels(child.config.kind).inc()
         child.start_at = time.monotonic() + child.pause_s
         child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S)
 
@@ -294,7 +317,7 @@ class Supervisor:
 
 def _maintenance(config: WorkerConfig) -> Maintenance:
     client = redis_connection.connect(config.redis, config.data_dir)
-    queue = FairQueue(keys.queue(config.kind), connection=client, serializer=JSONSerializer)
+    queue = FairQueue(keys.queue(config.kind, config.model), connection=client, serializer=JSONSerializer)
     pictures = ArtifactStore(client, config.artifacts, config.data_dir) if config.kind == "image" else None
     return Maintenance(queue, pictures)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
+    from workers.contract import Quota
+
 NO_BUDGETS = BudgetSettings()
 DAYS_KEPT = 8
 MONTHS_KEPT = 13
@@ -94,7 +96,9 @@ class Answer:
     gpu_s: float
 
 
-async def usage(client: redis.asyncio.Redis, tenant: str, user: str, budgets: BudgetSettings = NO_BUDGETS) -> Usage:
+async def usage(
+    client: redis.asyncio.Redis, tenant: str, user: str, budgets: BudgetSettings | Quota = NO_BUDGETS
+) -> Usage:
     """What a tenant, and a user within it, have used in the current day and month.
 
     Args:
@@ -165,6 +169,16 @@ async def top_up(
         pipeline.hincrby(account, "extra_us", round(gpu_s * 1e6))
         pipeline.expire(account, _DAY_TTL_S if period == "day" else _MONTH_TTL_S)
         await pipeline.execute()
+
+
+async def tenants_of(client: redis.asyncio.Redis, user: str) -> set[str]:
+    """Tenants in which a user has an account; looks through all keys, so it is for rare wishes."""
+    pattern = keys.usage("*", user, "*")
+    before, after = pattern.split("*")[0], f":{user}:"
+    found = set()
+    async for name in client.scan_iter(pattern, count=1_000):
+        found.add(name.decode().removeprefix(before).rpartition(after)[0])
+    return found
 
 
 async def forget(client: redis.asyncio.Redis, tenant: str, user: str) -> int:

@@ -36,6 +36,10 @@ from workers.redis_connection import will_pass
 from workers.settings import WorkerSettings
 from workers.settlement import Answered, Broken, Ended, GivenBack, Outcome, Settlement, Stopped, died_with
 from workers.suspects import culprit
+from workers.worker_metrics import WorkerMetrics
+
+#: Codes of moderation's refusals: with and without a way to appeal.
+_REFUSALS = frozenset({"refused", "refused_finally"})
 
 log = logging.getLogger("palaver.worker")
 
@@ -62,6 +66,7 @@ class WorkerLoop:
         worker_key: rq's hash of this worker.
         beat: Adds the worker's own heartbeat to a pipeline.
         artifacts: Where pictures lie.
+        model: What the engine runs; None where that has no name.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class WorkerLoop:
         worker_key: str,
         beat: Callable[[Pipeline], None],
         artifacts: ArtifactStore,
+        model: str | None = None,
     ) -> None:
         lease_s = math.ceil(settings.lease_s)
         self._queue = queue
@@ -83,14 +89,16 @@ class WorkerLoop:
         self._orders = orders
         self._beat_worker = beat
         self._outputs = Outputs(self._redis, queue.name, settings.result_ttl_s, artifacts, orders.ring)
-        self._intake = Intake(queue, worker_name, lease_s)
+        self._intake = Intake(queue, worker_name, lease_s, model)
         self._leases = Leases(self._redis, lease_s)
         outputs = self._outputs
-        self._settlement = Settlement(queue, outputs.texts, worker_name, worker_key, outputs.pictures)
+        self._settlement = Settlement(queue, outputs.texts, worker_name, worker_key, outputs.pictures, model)
         self._watch = InboxWatch(queue, orders.ring)
         self._speed = SpeedMeter()
         self._worker_name = worker_name
         self.slots = ExecutionSlots(capacity=0)
+        self._metrics = WorkerMetrics(queue.name)
+        self._metrics.watch(self.slots)
         self._ended: list[Ended] = []
         self._give_up_at: float | None = None
         self._beat_at = self._flush_at = self._suspension_at = self._redis_at = 0.0
@@ -216,7 +224,7 @@ class WorkerLoop:
                 images, grounds = self._outputs.pictures.refs(slot.id), self._outputs.grounds.get(slot.id)
                 self._end(slot, Answered(reason, usage, images, grounds))
             case ["failed", _, code, text, retryable]:
-                self._end(slot, Broken(Failure(code=code, message=text), retryable, refused=code == "refused"))
+                self._end(slot, Broken(Failure(code=code, message=text), retryable, refused=code in _REFUSALS))
 
     def _step_raised(self, ids: list[str], code: str, text: str, retryable: bool) -> None:
         """One request made the whole step fail: that is as if the engine had died of it."""
@@ -232,6 +240,7 @@ class WorkerLoop:
         in_flight = [slot for slot in self.slots if slot.submitted]
         was_ready = self._engine.ready
         status = self._engine.bury()
+        self._metrics.engine_died()
         log.error("The engine died (exit status %s) with %d jobs in flight.", status, len(in_flight))
         to_blame = culprit(in_flight)
         for slot in self.slots:
@@ -316,6 +325,7 @@ class WorkerLoop:
         for slot in renewal.lost:
             log.warning("Job %s is no longer ours; execution %s is dropped.", slot.job.id, slot.id)
             self._outputs.forget(slot.id)
+        self._metrics.leases_lost(len(renewal.lost))
         lost = {slot.id for slot in renewal.lost}
         self._ended = [each for each in self._ended if each.slot.id not in lost]
         self._engine.cancel([slot.id for slot in renewal.lost if self.slots.take(slot.id)])
@@ -345,6 +355,7 @@ class WorkerLoop:
             self._ended = [each for each in self._ended if each not in batch]
             self._leases.remember(written)
             self.settled += len(written)
+            self._metrics.ended(written)
             for each in written:
                 if isinstance(each.outcome, Answered):
                     self._speed.observe(float(each.outcome.usage["duration_s"]))
@@ -392,6 +403,7 @@ class WorkerLoop:
         now_s = time.monotonic()
         if self._outage_since is None:
             self._outage_since = now_s
+            self._metrics.redis_away()
             log.warning("Redis is away (%s); the engine goes on.", type(error).__name__)
         self._redis_at = now_s + REDIS_RETRY_S
         self._beat_at = 0.0  # when it is back, leases come first

@@ -7,7 +7,6 @@ input, where secrets are safe from ``ps``. A failure to start is told in one lin
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -18,15 +17,16 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from rq.serializers import JSONSerializer
 
-from workers import keys, redis_connection
+from workers import keys, log_format, metrics_server, redis_connection
 from workers.artifacts import ArtifactStore
 from workers.batch_worker import BatchWorker
 from workers.contract import Kind
 from workers.engine_process import EngineSpec
 from workers.errors import EngineStartError, WorkersError
 from workers.fair_queue import FairQueue
+from workers.log_format import LogFormat
 from workers.process_tree import die_with_parent
-from workers.settings import ArtifactSettings, LimitSettings, RedisSettings, WorkerSettings
+from workers.settings import ArtifactSettings, LimitSettings, MetricsSettings, RedisSettings, WorkerSettings
 
 #: After this exit code (sysexits.h, EX_CONFIG) starting again cannot help.
 EXIT_PERMANENT = 78
@@ -39,6 +39,7 @@ class WorkerConfig(BaseModel):
 
     Attributes:
         name: The beginning of its name; every start appends a random part.
+        model: The model, if it runs beside the kind's usual one; None for that.
         factory: See ``EngineSpec``.
         options: Likewise; secrets in it are plain.
     """
@@ -52,9 +53,12 @@ class WorkerConfig(BaseModel):
     limits: LimitSettings
     worker: WorkerSettings
     artifacts: ArtifactSettings = ArtifactSettings()
+    model: str | None = None
     factory: str
     options: dict[str, Any] = Field(repr=False)
     log_level: str = "WARNING"
+    log_format: LogFormat = "text"
+    metrics: MetricsSettings = MetricsSettings()
 
     def to_json(self) -> str:
         """With its secrets, for the process's standard input only."""
@@ -94,19 +98,24 @@ def serve(config: WorkerConfig) -> None:
     client = redis_connection.connect(config.redis, config.data_dir)
     redis_connection.check(client)
     with redis_connection.mapped_errors(client):
-        queue = FairQueue(keys.queue(config.kind), connection=client, serializer=JSONSerializer)
+        queue = FairQueue(keys.queue(config.kind, config.model), connection=client, serializer=JSONSerializer)
         queue.set_caps(config.limits.tenant_in_flight, config.limits.user_in_flight)
         # A name of its own for every start: rq keeps that of a killed worker for a while.
         name = f"{config.name}-{uuid4().hex[:8]}"
         artifacts = ArtifactStore(client, config.artifacts, config.data_dir)
-        BatchWorker(queue, EngineSpec(config.factory, config.options), config.worker, name, artifacts).work()
+        spec = EngineSpec(config.factory, config.options, config.log_format)
+        worker = BatchWorker(queue, spec, config.worker, name, artifacts)
+        with metrics_server.serving(
+            config.metrics, config.data_dir, f"{config.kind}-worker", lambda: worker.engine.ready
+        ):
+            worker.work()
 
 
 def main() -> int:
     """Entry point of the process."""
     die_with_parent(int(sys.argv[1]))
     config = WorkerConfig.model_validate_json(sys.stdin.read())
-    logging.basicConfig(level=config.log_level, format="%(asctime)s %(name)s %(message)s")
+    log_format.configure(config.log_level, config.log_format)
     try:
         serve(config)
     except WorkersError as error:

@@ -8,6 +8,7 @@ import contextlib
 import click
 
 from bots import log, settings
+from bots.exported import exported
 from workers import embedded_redis, redis_connection
 from workers.errors import SettingsError
 from workers.process_tree import die_with_parent
@@ -21,7 +22,7 @@ def command(parent: int | None) -> None:
     DISCORD_TOKEN says which bot it is; docs/discord.md shows how to get one and how to invite the bot.
     """
     configured = settings.load()
-    log.configure(configured.log_level)
+    log.configure(configured.log_level, configured.log_format)
     if configured.discord.token is None:
         raise SettingsError("DISCORD_TOKEN is not set. docs/discord.md shows how to get one.")
     if parent is not None:
@@ -37,4 +38,5 @@ def command(parent: int | None) -> None:
             stack.enter_context(embedded_redis.ensure(configured.data_dir, configured.redis))
         with redis_connection.connect(configured.redis, configured.data_dir) as client:
             redis_connection.check(client)
+        stack.enter_context(exported(configured, "discord"))
         asyncio.run(serve(configured))

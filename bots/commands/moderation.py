@@ -14,9 +14,10 @@ from bots.connection import client_of
 from bots.moderation import LateRecord
 from bots.tenant_config import TenantConfigs
 from generation.errors import InvalidRequestError
+from generation.moderation.appeals import Appeal
 from generation.moderation.policy import Policy
 from generation.moderation.policy_file import read_policy
-from generation.moderation.record import Appeal, Record, Report
+from generation.moderation.record import Record, Report
 
 _DAY_S = 86_400.0
 

@@ -8,6 +8,7 @@ import contextlib
 import click
 
 from bots import log, settings
+from bots.exported import exported
 from workers import embedded_redis, redis_connection
 from workers.errors import SettingsError
 from workers.process_tree import die_with_parent
@@ -23,7 +24,7 @@ def command(http: bool, parent: int | None) -> None:
     SLACK_SIGNING_SECRET. docs/slack.md shows how to get them.
     """
     configured = settings.load()
-    log.configure(configured.log_level)
+    log.configure(configured.log_level, configured.log_format)
     configured.slack.check(http)
     if parent is not None:
         die_with_parent(parent)
@@ -38,4 +39,5 @@ def command(http: bool, parent: int | None) -> None:
             stack.enter_context(embedded_redis.ensure(configured.data_dir, configured.redis))
         with redis_connection.connect(configured.redis, configured.data_dir) as client:
             redis_connection.check(client)
+        stack.enter_context(exported(configured, "slack"))
         asyncio.run(serve(configured, http))

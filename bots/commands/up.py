@@ -42,7 +42,7 @@ def command(while_used: bool) -> int:
     They start, restart and end together: no part outlives this command.
     """
     configured = settings.load()
-    log.configure(configured.log_level)
+    log.configure(configured.log_level, configured.log_format)
     with contextlib.ExitStack() as stack:
         stack.enter_context(only_one(configured.data_dir))
         if configured.redis.url is None:

@@ -11,6 +11,7 @@ import click
 
 from bots import settings
 from bots.settings import Settings
+from generation.provenance.types import PUBLIC_KEY
 from workers.errors import SettingsError
 
 EXIT_NOT_OURS = 1
@@ -33,11 +34,11 @@ def command(context: click.Context, files: tuple[Path, ...], as_text: bool) -> N
 def _pictures(configured: Settings, files: tuple[Path, ...]) -> int:
     """Tell of each picture; returns how many are not ours."""
     try:
-        from generation.provenance import marking, watermark  # numpy and Pillow: only this command needs them
+        from generation.provenance import marking  # numpy and Pillow: only this command needs them
     except ModuleNotFoundError as error:
         raise SettingsError(f"{error.name} is missing: pip install 'palaver[image]'.") from None
     own = configured.provenance.key
-    keys = (watermark.PUBLIC_KEY, *((own.get_secret_value(),) if own else ()))
+    keys = (PUBLIC_KEY, *((own.get_secret_value(),) if own else ()))
     strangers = 0
     for file in files:
         report = marking.verify(file.read_bytes(), keys)

@@ -14,7 +14,7 @@ from bots.up_wants import report_failure
 from generation import catalog
 from generation.errors import GenerationError
 from generation.image.config import EMBEDDED_MODEL
-from workers import embedded_redis, redis_connection
+from workers import embedded_redis, metrics_server, queue_metrics, redis_connection
 from workers.contract import Kind
 from workers.errors import SettingsError, WorkersError
 from workers.process_tree import die_with_parent
@@ -37,7 +37,7 @@ def command(kinds: str, devices: str, parent: int | None, failure_file: Path | N
     The first SIGTERM or Ctrl-C lets running answers finish; a second gives them back to the queue at once.
     """
     configured = settings.load()
-    log.configure(configured.log_level)
+    log.configure(configured.log_level, configured.log_format)
     if parent is not None:
         die_with_parent(parent)
     try:
@@ -55,10 +55,13 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
         client = stack.enter_context(redis_connection.connect(configured.redis, configured.data_dir))
         redis_connection.check(client)
         if "chat" in kinds and configured.chat.backend == "transformers":
-            catalog.resolve(configured.chat.model, configured.data_dir)  # a wrong name is told before anything loads
-        if "image" in kinds and configured.image.model != EMBEDDED_MODEL:
-            catalog.resolve(configured.image.model, configured.data_dir)  # likewise
-        Supervisor(
+            for model in (configured.chat.model, *configured.chat.more_models):
+                catalog.resolve(model, configured.data_dir)  # a wrong name is told before anything loads
+        if "image" in kinds:
+            for model in (configured.image.model, *configured.image.more_models):
+                if model != EMBEDDED_MODEL:
+                    catalog.resolve(model, configured.data_dir)  # likewise
+        supervisor = Supervisor(
             worker_configs(
                 kinds,
                 devices,
@@ -73,8 +76,14 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
                 moderation=configured.moderation,
                 provenance=configured.provenance,
                 log_level=configured.log_level,
+                log_format=configured.log_format,
+                metrics=configured.metrics,
             )
-        ).run()
+        )
+        if configured.metrics.port is not None:
+            queue_metrics.export(client)
+        with metrics_server.serving(configured.metrics, configured.data_dir, "supervisor"):
+            supervisor.run()
 
 
 def _kinds(text: str) -> list[Kind]:

@@ -15,12 +15,12 @@ MAX_ID_CHARS = 100
 PREFIX = "p:"
 
 Action = Literal[
-    "stop", "vary", "reroll", "upscale", "more", "edit", "prompt", "delete", "helpful", "unhelpful", "human",
-    "take", "giveback", "resolve", "approve", "amend", "reject"
+    "stop", "vary", "reroll", "upscale", "more", "edit", "prompt", "delete", "appeal", "approve", "deny", "smaller",
+    "helpful", "unhelpful", "human", "take", "giveback", "resolve", "accept", "amend", "reject"
 ]  # fmt: skip
 #: Actions of ``bots.handover``; its buttons carry a ticket or a draft in place of a job.
 SUPPORT: tuple[Action, ...] = (
-    "helpful", "unhelpful", "human", "take", "giveback", "resolve", "approve", "amend", "reject"
+    "helpful", "unhelpful", "human", "take", "giveback", "resolve", "accept", "amend", "reject"
 )  # fmt: skip
 
 _LABELS: dict[Action, str] = {
@@ -38,9 +38,13 @@ _LABELS: dict[Action, str] = {
     "take": "Take",
     "giveback": "Return to bot",
     "resolve": "Resolve",
-    "approve": "Approve",
+    "accept": "Approve",
     "amend": "Edit and approve",
     "reject": "Reject",
+    "appeal": "Appeal",
+    "approve": "Approve",
+    "deny": "Deny",
+    "smaller": "Take the smaller one",
 }
 _ID = re.compile(r"p:([a-z]{1,12}):([A-Za-z0-9_-]{1,96})(?::([0-9]))?", re.ASCII)
 

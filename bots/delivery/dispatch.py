@@ -39,6 +39,7 @@ from workers.errors import (
     RefusedError,
     WorkersError,
 )
+from workers.metrics import DELIVERIES, DELIVERY_LAG
 from workers.results import Delivery, EventStream
 
 #: Makes the surface of a job's answer; None if its reply handle says nothing to this release.
@@ -94,7 +95,10 @@ class Dispatch:
         self._leases: dict[str, float] = {}
         self._unacknowledged: dict[str, Event] = {}
         self._next_look_s = 0.0
+        self._unsure: set[str] = set()  # promised here, but Redis went away before they were certainly in the queue
+        self._given_up: set[str] = set()  # of those, whose authors were told so
         self._loops: list[asyncio.Task[None]] = []
+        DELIVERIES.set_function(lambda: len(self._running))
 
     async def ask(self, prompt: Prompt | ImagePrompt) -> bool:
         """Take a prompt: submit its job and see its answer, or its pictures, to the end.
@@ -105,11 +109,16 @@ class Dispatch:
         Raises:
             RefusedError: A rule or a limit says no.
             ContractError: The prompt cannot be carried.
-            RedisUnavailableError: Redis is away; should the prompt have reached it all the same, it will be answered.
+            RedisUnavailableError: Redis is away; ask again, or ``give_up``. Should the prompt have reached it all the
+                same, it will be answered.
         """
         job_id, asked_s = prompt.job_id, time.monotonic()
-        if not await self._promises.take(job_id, prompt.reply):
-            return False
+        try:
+            if not await self._mine(job_id) and not await self._promises.take(job_id, prompt.reply):
+                return False
+        except RedisUnavailableError:
+            self._unsure.add(job_id)  # it may be promised all the same
+            raise
         self._leases[job_id] = asked_s + self._promises.lease_s  # renewed from now on: submitting may take its time
         try:
             if isinstance(prompt, ImagePrompt):
@@ -117,13 +126,27 @@ class Dispatch:
                 await self._service.imagine(prompt)
             else:
                 await self._service.ask(prompt)
+        except RedisUnavailableError:
+            self._unsure.add(job_id)  # its lease is renewed, so that no other process takes it for lost meanwhile
+            raise
         except BaseException as error:
-            del self._leases[job_id]
+            self._let_go(job_id)
             if isinstance(error, RefusedError | ContractError):
                 await self._promises.drop(job_id)
             raise
+        self._unsure.discard(job_id)
         self._start(Promise(job_id, prompt.reply), asked_s)
         return True
+
+    def give_up(self, job_id: str) -> None:
+        """Ask no more for a prompt for which Redis was away: its author has been told that it was not taken.
+
+        Its promise is withdrawn when Redis is back, or else its author would be told again that it was lost. If it has
+        reached the queue after all, it is answered.
+        """
+        if job_id in self._unsure:
+            self._let_go(job_id)
+            self._given_up.add(job_id)
 
     async def run(self) -> None:
         """Renew, take over and acknowledge until cancelled."""
@@ -156,6 +179,7 @@ class Dispatch:
         while True:
             try:
                 await self._renew()
+                await self._withdraw()
                 for promise in await self._promises.adopt():
                     _log.info("job %s: its delivery is taken over", promise.job_id)
                     self._start(promise, time.monotonic())
@@ -173,6 +197,26 @@ class Dispatch:
             elif job_id in self._running:
                 _log.info("job %s: another process delivers it", job_id)
                 self._running[job_id].cancel()
+
+    async def _mine(self, job_id: str) -> bool:
+        """Whether this process has promised it before and still holds it, without its being in the queue."""
+        if job_id not in self._unsure:
+            return False
+        lost = await self._promises.renew([job_id])
+        if lost:
+            self._let_go(job_id)
+        return not lost
+
+    def _let_go(self, job_id: str) -> None:
+        self._unsure.discard(job_id)
+        self._leases.pop(job_id, None)
+
+    async def _withdraw(self) -> None:
+        """Drop the promises that were given up and whose jobs are not in the queue."""
+        for job_id in list(self._given_up):
+            if not await self._client.known(job_id):
+                await self._promises.drop(job_id)
+            self._given_up.discard(job_id)
 
     async def _check_lease(self, job_id: str) -> None:
         if time.monotonic() < self._leases.get(job_id, 0.0):
@@ -206,6 +250,8 @@ class Dispatch:
                 await self._promises.keep(job_id)
                 return
             event = await self._until_shown(job_id, surface, answers.is_answer(promise.reply))
+            if event is not None:
+                DELIVERY_LAG.observe(max(0.0, time.time() - event.at_s))
             if await self._kept(job_id) and self._on_end is not None:
                 await self._on_end(promise, event)
         except LostLeaseError:

@@ -16,6 +16,7 @@ from bots.delivery.content import View
 from bots.delivery.ledger import Ledger
 from bots.delivery.pacing import Clock, Pacer, Urgency
 from bots.delivery.surface import ExpiredError, GoneError, SlowDownError, Surface
+from workers.metrics import EDITS
 
 #: Places of the messages on a surface's fallback, so that both can be told apart after a restart.
 FALLBACK_BASE = 1_000
@@ -91,6 +92,8 @@ class Display:
         """
         if self._gone is not None:
             raise self._gone
+        if self._target and self._stale() is not None:
+            EDITS.labels("dropped").inc()
         self._target = tuple(target)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._follow())
@@ -120,6 +123,7 @@ class Display:
                     raise
                 except Exception as error:
                     failures += 1
+                    EDITS.labels("failed").inc()
                     if failures >= self._final_attempts:
                         raise
                     name = type(error).__name__
@@ -145,6 +149,7 @@ class Display:
                     self._gone = error
                 except Exception as error:  # noqa: BLE001 - an edit that failed is tried again with newer content
                     _log.info("job %s: edit not delivered: %s", self._job_id, type(error).__name__)
+                    EDITS.labels("failed").inc()
                     self._pacer.failed(_RETRY_EDIT_S)
 
     async def _wait(self, urgency: Urgency) -> None:
@@ -175,11 +180,13 @@ class Display:
             else:
                 await self._remove(self._base + index)
         except SlowDownError as refusal:
+            EDITS.labels("refused").inc()
             self._pacer.refused(refusal.retry_after_s)
         except ExpiredError:
             if not self._move():
                 raise GoneError("the way of answering has expired, and there is no other") from None
         else:
+            EDITS.labels("sent").inc()
             self._pacer.sent(self._clock() - begun_s)
             if self._base + index not in self._ids:
                 self._pacer.unsent()  # it was announced: the first message of the answer need not wait for that

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bots import answers
 from bots.delivery import wording
 from bots.delivery.buttons import Action, Button
@@ -9,6 +11,7 @@ from bots.delivery.content import Picture, View
 from bots.delivery.splitting import Measure, Part, split
 from bots.image_prompt import ImagePrompt
 from bots.service import Enhanced, Update
+from generation.errors import RefusedContentError
 from workers.client import Ended, ImageProgress, Queued, Restarted, TextDelta
 from workers.contract import Event
 
@@ -92,7 +95,10 @@ class Page:
             return [self._drawn(event, self._asked)]
         if self._from_knowledge and self._text:
             return self._quoted(event)
-        return self._ended(wording.ending(event, bool(self._parts)))
+        views = self._ended(wording.ending(event, bool(self._parts)))
+        if event.failure is not None and event.failure.code == RefusedContentError.code:
+            views[-1] = replace(views[-1], buttons=(Button("appeal", self._job_id),))
+        return views
 
     def _drawn(self, event: Event, asked: ImagePrompt) -> View:
         text = wording.drawn(event, asked, len(self.pictures))

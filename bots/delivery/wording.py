@@ -68,9 +68,20 @@ def refusal(error: WorkersError | GenerationError) -> str:
     """What to say when a prompt was not taken."""
     if isinstance(error, RedisUnavailableError):
         return BUSY
+    if isinstance(error, RefusedError) and error.left_gpu_s is not None:
+        return f"The {error.limit} is used up. It is filled up again in {duration(error.retry_after_s)}."
     if isinstance(error, RefusedError) and math.isfinite(error.retry_after_s):
         return f"The {error.limit} limit is used up. Try again in {duration(error.retry_after_s)}."
     return str(error)
+
+
+def offer(told: str) -> str:
+    """What is said above the button that takes up a smaller request.
+
+    Args:
+        told: What it is, in words.
+    """
+    return f"There is enough left for {told}."
 
 
 def drawing(step: int, total_steps: int) -> str:
@@ -91,6 +102,8 @@ def drawn(event: Event, asked: ImagePrompt, count: int) -> str:
         facts.append(f"{event.images[0].width_px} x {event.images[0].height_px}")
     if asked.options.style:
         facts.append(f"style {asked.options.style}")
+    if event.usage is not None and event.usage.model:
+        facts.append(f"model {event.usage.model}")
     if event.usage is not None:
         facts.append(f"{event.usage.duration_s:.1f} s")
     said = shortened(asked.text, _PROMPT_CHARS)

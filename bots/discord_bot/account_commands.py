@@ -10,8 +10,9 @@ import discord
 from discord import app_commands
 
 from bots.discord_bot import handles
-from bots.discord_bot.desk import whisper
+from bots.discord_bot.desk import whence, whisper
 from bots.privacy import Privacy
+from bots.tenant_rules import TenantRules
 from workers.client import Client
 from workers.usage import Account, Period
 
@@ -21,14 +22,15 @@ _DELETED = (
 )
 
 
-def usage(client: Client) -> app_commands.Command[Any, ..., Any]:
+def usage(client: Client, rules: TenantRules) -> app_commands.Command[Any, ..., Any]:
     """/usage."""
 
     @app_commands.command(name="usage", description="Show what you have used, and what is left.")
     async def show(interaction: discord.Interaction) -> None:
         await interaction.response.defer(thinking=True, ephemeral=True)
         tenant = handles.tenant_of(interaction.guild_id, interaction.user.id)
-        found = await client.usage(tenant, str(interaction.user.id))
+        quota = await rules.quota(tenant, whence(interaction).roles)
+        found = await client.usage(tenant, str(interaction.user.id), quota)
         parts = [*_lines("You", found.user)]
         if interaction.guild_id is not None:
             parts += _lines("This server", found.tenant)

@@ -21,6 +21,7 @@ from workers.errors import ContractError
 STYLES = ("shaded", "blob", "flat", "modern", "glossy", "classic", "soft", "outlined")
 RATIOS = ("1:1", "16:9", "9:16", "3:2", "2:3", "4:3", "3:4")
 _LONGEST_CHOICE_CHARS = 90
+_LONGEST_NAME_CHARS = 100
 
 HELP = """\
 I am a machine: what I write and draw is made by models, and may be wrong.
@@ -67,6 +68,7 @@ class Commands:
                     conversation=str(interaction.channel_id),
                     text=await self._desk.attachments.with_texts(prompt, [file] if file else []),
                     reply=reply,
+                    attachments=(file.filename,) if file else (),
                 )
 
             await self._desk.take(interaction, make, private)
@@ -84,6 +86,7 @@ class Commands:
             guidance="How closely they follow the prompt.",
             seed="The same seed gives the same picture.",
             style="How they are drawn.",
+            model="Which model draws them.",
             image="A picture to begin from.",
             enhance="Let the chat model add details first.",
             private="Only you see them.",
@@ -99,6 +102,7 @@ class Commands:
             guidance: app_commands.Range[float, 0.0, 30.0] | None = None,
             seed: app_commands.Range[int, 0, 2**53 - 1] | None = None,
             style: app_commands.Range[str, 1, 80] | None = None,
+            model: app_commands.Range[str, 1, 100] | None = None,
             image: discord.Attachment | None = None,
             enhance: bool = False,
             private: bool = False,
@@ -117,7 +121,9 @@ class Commands:
                     options=with_seed(options),
                     init_image=init,
                     enhance=enhance,
+                    model=model,
                     reply=reply,
+                    attachments=(image.filename,) if image else (),
                 )
 
             await self._desk.take(interaction, make, private)
@@ -127,6 +133,14 @@ class Commands:
             recent = await self._desk.records.recent(handles.PLATFORM, str(interaction.user.id))
             names = dict.fromkeys([*STYLES, *(each.options.style or "" for each in recent)])
             return [app_commands.Choice(name=name, value=name) for name in names if name and typed.lower() in name][:25]
+
+        @imagine.autocomplete("model")
+        async def models(interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:
+            del interaction
+            names = [name for name in await self._desk.client.models("image") if typed.lower() in name.lower()]
+            return [app_commands.Choice(name=name, value=name) for name in names if len(name) <= _LONGEST_NAME_CHARS][
+                :25
+            ]
 
         return imagine
 

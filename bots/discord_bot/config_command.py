@@ -23,11 +23,21 @@ _MEANINGS = {
     "roles": "roles that I answer",
     "moderation": "relaxed, balanced or strict",
     "images": "pictures, on or off",
+    "appeals_channel": "where moderators read appeals",
+    "user_day_gpu_s": "GPU-seconds of one user a day",
+    "user_month_gpu_s": "and a month",
+    "tiers": "tiers of roles, such as @helpers=staff",
     "threads": "answer mentions in threads, on or off",
     "support_channels": "channels in which mentions are answered from documents",
     "team_channel": "channel in which people take over from me",
     "handover_topics": "what only people answer, with commas between",
     "working_hours": "when people are there: Mon-Fri 09:00-17:00 Europe/Berlin",
+}
+#: What the others take is for the administrator to write.
+_KNOWN = {
+    "images": ("on", "off"),
+    "threads": ("on", "off"),
+    "moderation": ("relaxed", "balanced", "strict"),
 }
 _SHOWN_CHARS = 120
 _NOT_ALLOWED = "Only those who may manage this server can configure me."
@@ -43,7 +53,7 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
     config = app_commands.Group(
         name="config",
         description="Configure me for this server.",
-        guild_only=True,
+        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False),
         default_permissions=discord.Permissions(manage_guild=True),
         allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
     )
@@ -57,7 +67,7 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
             await whisper(interaction, _NOT_ALLOWED)
             return
         try:
-            changed = await configs.change(tenant, setting, value, rules.ceilings)
+            changed = await configs.change(tenant, setting, value, await rules.ceilings())
         except WorkersError as error:
             await whisper(interaction, str(error))
             return
@@ -68,6 +78,14 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
     @app_commands.choices(setting=choices)
     async def set_(interaction: discord.Interaction, setting: str, value: app_commands.Range[str, 1, 3000]) -> None:
         await change(interaction, setting, value)
+
+    @set_.autocomplete("value")
+    async def values(interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:
+        setting = getattr(interaction.namespace, "setting", "")
+        known = (await rules.ceilings()).models if setting == "model" else _KNOWN.get(setting, ())
+        return [
+            app_commands.Choice(name=each[:100], value=each[:100]) for each in known if typed.lower() in each.lower()
+        ][:25]
 
     @config.command(name="reset", description="Leave a setting to the operator again.")
     @app_commands.describe(setting="Which one.")
@@ -89,10 +107,12 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
 
 def _line(config: TenantConfig, name: str) -> str:
     value: Any = getattr(config, name)
+    if name in ("appeals_channel", "team_channel") and value:
+        value = f"<#{value}>"
     if name in ("channels", "roles", "support_channels"):
         value = " ".join(f"<#{each}>" if name != "roles" else f"<@&{each}>" for each in value)
-    elif name == "team_channel" and value:
-        value = f"<#{value}>"
+    elif isinstance(value, dict):
+        value = " ".join(f"<@&{role}>={tier}" for role, tier in value.items())
     elif isinstance(value, tuple):
         value = ", ".join(value)
     elif isinstance(value, bool):

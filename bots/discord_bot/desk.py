@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import discord
 
 from bots.conversation import Conversations
-from bots.delivery import wording
+from bots.delivery.buttons import Button
+from bots.delivery.content import View
 from bots.delivery.dispatch import Dispatch
-from bots.discord_bot import handles
+from bots.discord_bot import handles, views
 from bots.discord_bot.attachments import Attachments
 from bots.image_prompt import ImagePrompt
+from bots.offers import Offers
 from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt
 from bots.tenant_config import TenantConfigs
@@ -47,6 +50,7 @@ class Desk:
         attachments: Fetches files.
         rules: What tenants have configured.
         configs: The same, to look at.
+        offers: What can be done about refusals.
     """
 
     front_end: str
@@ -58,6 +62,7 @@ class Desk:
     attachments: Attachments
     rules: TenantRules
     configs: TenantConfigs
+    offers: Offers
 
     async def take(self, interaction: discord.Interaction, make: MakePrompt, private: bool = False) -> None:
         """Answer a command or a button with a job.
@@ -71,12 +76,16 @@ class Desk:
         if message_id is None:
             return
         handle = replace(handles.of_interaction(interaction, private), message=message_id)
+        prompt: Prompt | ImagePrompt | None = None
         try:
             prompt = await make(handle.reply_to(self.front_end))
             await self.dispatch.ask(await self.rules.apply(prompt, whence(interaction)))
         except (WorkersError, GenerationError) as error:
             _log.info("interaction %d is not taken: %s", interaction.id, error.code)
-            await replace_with_notice(interaction, wording.refusal(error))
+            if prompt is not None:
+                self.dispatch.give_up(prompt.job_id)
+            text, buttons = await self.offers.told(error, prompt.job_id if prompt else "")
+            await replace_with_notice(interaction, text, buttons)
 
     async def delete_pictures(self, job_id: str) -> None:
         """Delete the pictures of a job for good; whoever asks has been found to be allowed to."""
@@ -95,12 +104,16 @@ class Desk:
             make: Makes the prompt of where its answer goes.
         """
         typing = asyncio.create_task(_type(message.channel))  # a sign of life that needs no Redis
+        prompt: Prompt | None = None
         try:
             prompt = await make(handle.reply_to(self.front_end))
             await self.dispatch.ask(await self.rules.apply(prompt, whence_message(message)))
         except (WorkersError, GenerationError) as error:
             _log.info("message %d is not taken: %s", message.id, error.code)
-            await reply(message, wording.refusal(error))
+            if prompt is not None:
+                self.dispatch.give_up(prompt.job_id)
+            text, buttons = await self.offers.told(error, prompt.job_id if prompt else "")
+            await reply(message, text, buttons)
         finally:
             await typing
 
@@ -125,11 +138,12 @@ async def acknowledge(interaction: discord.Interaction, private: bool) -> str | 
     return str(response.message_id or "") if response is not None else ""
 
 
-async def replace_with_notice(interaction: discord.Interaction, text: str) -> None:
+async def replace_with_notice(interaction: discord.Interaction, text: str, buttons: Sequence[Button] = ()) -> None:
     """Take back the acknowledgement that everybody sees, and tell the user alone."""
+    under = _under(buttons) or discord.utils.MISSING
     try:
         await interaction.delete_original_response()
-        await interaction.followup.send(text[:_LONGEST_CHARS], ephemeral=True)
+        await interaction.followup.send(text[:_LONGEST_CHARS], view=under, ephemeral=True)
     except discord.HTTPException as error:
         _log.info("interaction %d: its notice cannot be shown: code %d", interaction.id, error.code)
 
@@ -145,12 +159,16 @@ async def whisper(interaction: discord.Interaction, text: str) -> None:
         _log.info("interaction %d: its notice cannot be shown: code %d", interaction.id, error.code)
 
 
-async def reply(message: discord.Message, text: str) -> None:
+async def reply(message: discord.Message, text: str, buttons: Sequence[Button] = ()) -> None:
     """Reply to a message, once however often this is called for it."""
     try:
-        await message.reply(text[:_LONGEST_CHARS], nonce=f"notice-{message.id}"[:25])
+        await message.reply(text[:_LONGEST_CHARS], view=_under(buttons), nonce=f"n{message.id}")
     except discord.HTTPException as error:
         _log.info("message %d: its notice cannot be shown: code %d", message.id, error.code)
+
+
+def _under(buttons: Sequence[Button]) -> Any:
+    return views.buttons(View("", buttons=tuple(buttons)))
 
 
 def whence(interaction: discord.Interaction) -> Whence:

@@ -12,6 +12,8 @@ from bots.delivery.surface import ExpiredError, GoneError, SlowDownError, Surfac
 _UNKNOWN_WEBHOOK = 10015
 _UNKNOWN_INTERACTION = 10062
 _INVALID_TOKEN = 50027
+#: A bot that somebody has installed for themselves alone may follow up five times.
+_NO_MORE_FOLLOW_UPS = 40094
 _EDITED_TOO_OFTEN = 30046
 _TOO_LARGE = 40005
 _NO_REPLIES = 160002
@@ -40,8 +42,8 @@ def mapped() -> Iterator[None]:
 def _meaning(error: discord.HTTPException) -> SurfaceError | None:
     if error.status == 429 or error.code == _EDITED_TOO_OFTEN:
         return SlowDownError(_pause_s(error))
-    if error.code in (_INVALID_TOKEN, _UNKNOWN_WEBHOOK, _UNKNOWN_INTERACTION):
-        return ExpiredError("the interaction's token has ended")
+    if error.code in (_INVALID_TOKEN, _UNKNOWN_WEBHOOK, _UNKNOWN_INTERACTION, _NO_MORE_FOLLOW_UPS):
+        return ExpiredError("the interaction's token has ended, or takes no more messages")
     if error.code == _TOO_LARGE or error.status == 413:
         return TooLargeError("the files are too large")
     if error.code == _NO_REPLIES:

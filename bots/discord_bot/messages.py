@@ -58,6 +58,7 @@ class Messages:
                 key=f"m{message.id}",
                 text=await self._desk.attachments.with_texts(text, message.attachments),
                 reply=reply,
+                attachments=tuple(each.filename for each in message.attachments),
             )
             supports = await self._desk.rules.supports(prompt.tenant, whence_message(message))
             return answers.answering(prompt) if supports else prompt

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import aiohttp
 
 from bots.delivery.pacing import Budget
+from workers.metrics import PLATFORM_REFUSALS
 
 #: What Discord allows in practice; its headers correct it.
 _PER_WINDOW = 5
@@ -50,6 +51,8 @@ class Outbound:
         self, session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
     ) -> None:
         del session, context
+        if params.response.status == 429:
+            PLATFORM_REFUSALS.labels("discord").inc()
         route = _ROUTE.search(params.url.raw_path)
         if route is None or route.group(1) not in self._budgets:
             return

@@ -10,11 +10,13 @@ import discord
 
 from bots.delivery.buttons import PREFIX, Button, parse
 from bots.discord_bot import handles
+from bots.discord_bot.appeals import GuildAppeals
 from bots.discord_bot.desk import Desk, is_moderator, whisper
 from bots.discord_bot.support import SupportDesk, is_support
 from bots.discord_bot.views import form_answer, prompt_form
 from bots.image_actions import Asker, again
 from bots.image_prompt import ImagePrompt
+from bots.service import Prompt
 from generation.errors import GenerationError
 from workers.contract import ReplyTo, tenant_of
 from workers.errors import JobNotFoundError, WorkersError
@@ -33,11 +35,13 @@ class Presses:
 
     Args:
         desk: What to act with.
-        support: Likewise, for hand-overs.
+        appeals: What is done about refusals.
+        support: What is done in hand-overs.
     """
 
-    def __init__(self, desk: Desk, support: SupportDesk) -> None:
+    def __init__(self, desk: Desk, appeals: GuildAppeals, support: SupportDesk) -> None:
         self._desk = desk
+        self._appeals = appeals
         self._support = support
 
     async def on_interaction(self, interaction: discord.Interaction) -> None:
@@ -70,7 +74,7 @@ class Presses:
         elif button.action == "edit" and interaction.type is discord.InteractionType.component:
             await self._edit(interaction, button)
         else:
-            await self._draw(interaction, button)
+            await self._ask(interaction, button)
 
     async def _stop(self, interaction: discord.Interaction, button: Button) -> None:
         await interaction.response.defer()
@@ -115,6 +119,21 @@ class Presses:
             await whisper(interaction, EXPIRED)
         else:
             await interaction.response.send_modal(prompt_form(button, asked.text))
+
+    async def _ask(self, interaction: discord.Interaction, button: Button) -> None:
+        """What leads to something new: an appeal, a smaller request, other pictures."""
+        if button.action in ("appeal", "approve", "deny"):
+            await self._appeals.pressed(interaction, button)
+        elif button.action == "smaller":
+            await self._take_smaller(interaction, button)
+        else:
+            await self._draw(interaction, button)
+
+    async def _take_smaller(self, interaction: discord.Interaction, button: Button) -> None:
+        async def prompt(reply: ReplyTo) -> Prompt | ImagePrompt:
+            return await self._desk.offers.take(button.job_id, str(interaction.user.id), f"i{interaction.id}", reply)
+
+        await self._desk.take(interaction, prompt)
 
     async def _draw(self, interaction: discord.Interaction, button: Button) -> None:
         text = form_answer(interaction) if button.action == "edit" else None

@@ -14,6 +14,7 @@ import discord.gateway
 import discord.http
 from yarl import URL
 
+from bots.appeals import AppealDesk
 from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
@@ -29,8 +30,10 @@ from bots.discord_bot import (
     knowledge_command,
     support,
     surfaces,
+    verify_command,
     views,
 )
+from bots.discord_bot.appeals import GuildAppeals
 from bots.discord_bot.attachments import Attachments
 from bots.discord_bot.bot import Bot
 from bots.discord_bot.commands import Commands
@@ -44,6 +47,7 @@ from bots.handover.learning import Learning
 from bots.handover.opening import LateStore
 from bots.handover.relay import Relay
 from bots.moderation import LateRecord, moderation_of
+from bots.offers import Offers
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
@@ -51,6 +55,7 @@ from bots.settings import DiscordSettings, Settings
 from bots.tenant_config import TenantConfigs
 from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
+from bots.verification import Verifier
 from workers.client import Client
 from workers.contract import Event, ReplyTo
 from workers.errors import SettingsError, WorkersError
@@ -151,23 +156,31 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         dispatch = Dispatch(service, client, records, promises, ledger, events, open_surface, ended)
         rules = TenantRules(redis, configs, settings)
         attachments = Attachments(settings.discord)
-        desk = Desk(front_end, client, service, dispatch, conversations, records, attachments, rules, configs)
+        offers = Offers(redis)
+        desk = Desk(front_end, client, service, dispatch, conversations, records, attachments, rules, configs, offers)
+        appeal_desk = AppealDesk(decisions, handles.PLATFORM)
+        appeals = GuildAppeals(bot, appeal_desk, configs)
         people = support.SupportDesk(handover, learning)
-        bot.messages, bot.presses = Messages(desk, people), Presses(desk, people)
+        bot.messages, bot.presses = Messages(desk, people), Presses(desk, appeals, people)
         Commands(desk, Shows(desk, means), bot.tree)
         bot.tree.add_command(config_command.group(configs, rules))
         bot.tree.add_command(ask_command.ask(desk, people))
         bot.tree.add_command(knowledge_command.group(attachments))
-        bot.tree.add_command(account_commands.usage(client))
+        bot.tree.add_command(account_commands.usage(client, rules))
         bot.tree.add_command(
             account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions, learning))
         )
+        bot.tree.add_command(appeals.commands())
+        for command in verify_command.commands(Verifier(settings), attachments):
+            bot.tree.add_command(command)
         await command_sync.sync(bot.tree, redis, bot.application_id or 0)
         deliveries = asyncio.create_task(dispatch.run(), name="deliveries")
         stack.push_async_callback(dispatch.close)
         stack.callback(deliveries.cancel)
         relay = Relay(handles.PLATFORM, store, support.DiscordSupport(bot))
         stack.callback(asyncio.create_task(relay.run(), name="hand-overs").cancel)
+        outcomes = asyncio.create_task(appeal_desk.watch(appeals.tell), name="outcomes of appeals")
+        stack.callback(outcomes.cancel)
 
     return Bot(settings.discord, outbound.trace(), set_up)
 

@@ -156,10 +156,10 @@ class Handover:
                 return await self._move(tenant, button.job_id, "returned", name)
             case "resolve":
                 return await self._move(tenant, button.job_id, "resolved", name)
-            case "approve" | "reject":
+            case "accept" | "reject":
                 if not moderator:
                     return wording.NOT_A_MODERATOR
-                return await self._learning.decide(tenant, button.job_id, button.action == "approve", name)
+                return await self._learning.decide(tenant, button.job_id, button.action == "accept", name)
             case _:
                 return wording.GONE
 

@@ -38,7 +38,7 @@ class Learning:
         if not said or not ticket.question.strip():
             return f"Resolved. {wording.NOT_ENOUGH}"
         draft = await asyncio.to_thread(store.draft, ticket, "\n".join(said))
-        buttons = [Button(action, draft.draft_id).id for action in ("approve", "amend", "reject")]
+        buttons = [Button(action, draft.draft_id).id for action in ("accept", "amend", "reject")]
         await asyncio.to_thread(store.post, ticket, "team", wording.draft(draft), buttons)
         return "Resolved. A draft of what was answered is in the thread."
 

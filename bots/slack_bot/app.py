@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_bolt.authorization import AuthorizeResult
+from slack_bolt.response import BoltResponse
 
 from bots.slack_bot import payloads
 from bots.slack_bot.chat import Chat
 from bots.slack_bot.commands import Commands
 from bots.slack_bot.home import Home
+from bots.slack_bot.http_mode import UNREADABLE
 from bots.slack_bot.intake import Intake
 from bots.slack_bot.interactions import Interactions
 from bots.slack_bot.workspaces import Workspace, Workspaces
 
 Body = dict[str, Any]
+
+_log = logging.getLogger("palaver.slack")
 
 #: Bolt reads these by itself, and would mix its own way of authorizing with ours.
 _READ_BY_BOLT = ("SLACK_BOT_TOKEN", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET")
@@ -171,4 +177,14 @@ def build(workspaces: Workspaces, listeners: Listeners, signing_secret: str) -> 
         process_before_response=True,
     )
     listeners.register(app)
+    app.error(_answer_error)
     return app
+
+
+async def _answer_error(error: Exception) -> BoltResponse:
+    """What a listener could not read is the request's fault; anything else is ours. Neither is shown or quoted."""
+    malformed = isinstance(error, UNREADABLE)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    _log.error("a listener failed with %s at %s:%s", type(error).__name__, place.filename, place.lineno)
+    said = "malformed request" if malformed else "internal error"
+    return BoltResponse(status=400 if malformed else 500, body={"error": said})

@@ -85,6 +85,7 @@ class Chat:
             key=heard.key,
             text=text,
             reply=target.reply(),
+            attachments=attached.names,
         )
         if await self._intake.patiently(lambda: self._intake.supports(prompt.tenant, prompt.channel)):
             prompt = answers.answering(prompt)

@@ -16,6 +16,8 @@ from bots.slack_bot.chat import Chat
 from bots.slack_bot.imagine import Imagine
 from bots.slack_bot.intake import Intake, Tell
 from bots.slack_bot.payloads import Command
+from bots.slack_bot.remedies import Remedies
+from bots.slack_bot.verification import Verification
 from bots.slack_bot.whisper import Whisper
 from workers.errors import WorkersError
 
@@ -42,6 +44,8 @@ class Commands:
         imagine: Pictures.
         account: What somebody has used, and what is kept.
         whisper: Tells somebody why not, when the private answer has been given.
+        remedies: Appeals.
+        verification: Tells where pictures came from.
         retention_s: How long conversations are kept.
         has_knowledge: Tells whether there is a store of knowledge.
     """
@@ -53,6 +57,8 @@ class Commands:
         imagine: Imagine,
         account: Account,
         whisper: Whisper,
+        remedies: Remedies,
+        verification: Verification,
         retention_s: int,
         has_knowledge: Callable[[], bool],
     ) -> None:
@@ -63,6 +69,8 @@ class Commands:
         self._retention_s = retention_s
         self._whisper = whisper
         self._has_knowledge = has_knowledge
+        self._remedies = remedies
+        self._verification = verification
         self._known: dict[str, Callable[[Command], Awaitable[Reply]]] = {
             "chat": self._chat_command,
             "ask": self._ask,
@@ -70,6 +78,8 @@ class Commands:
             "usage": self._usage,
             "forget": self._forget,
             "privacy": self._privacy,
+            "moderation": self._moderation,
+            "verify": self._verify,
         }
 
     async def run(self, command: Command) -> Reply:
@@ -106,6 +116,23 @@ class Commands:
     async def _privacy(self, command: Command) -> Reply:
         del command
         return Reply(wording.PRIVACY_TITLE, self._account.privacy(self._retention_s))
+
+    async def _verify(self, command: Command) -> Reply:
+        return await self._told(command, lambda: self._verification.of_link(command.workspace, command.text))
+
+    async def _moderation(self, command: Command) -> Reply:
+        """Appeals for whoever may decide them; behind the acknowledgement, for the record may be slow."""
+
+        async def run() -> None:
+            try:
+                text, shown = await self._remedies.waiting(command.workspace, command.user)
+            except WorkersError as error:
+                text, shown = markup.escaped(common.refusal(error)), []
+            place = (command.workspace, command.response_url, command.channel, command.user)
+            await self._whisper.back(*place, text, shown or None)
+
+        await self._intake.begin(run(), "a command", 0.0)
+        return Reply(wording.LOOKING)
 
     async def _told(self, command: Command, ask: Callable[[], Awaitable[str]]) -> Reply:
         """Find something out and tell it, with the answer to the command if that is soon enough."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bots.slack_bot.blocks import Block
@@ -18,7 +19,6 @@ _WRITTEN = {
     "languages": ("Languages of answers", "Such as English, German. Empty: any."),
     "max_answer_tokens": ("Longest answer, in tokens", "Empty: the operator's."),
     "user_per_minute": ("Prompts a minute of one person", "Empty: the operator's."),
-    "team_channel": ("Channel in which people take over", "Its id, such as C0123456789. Empty: nobody does."),
     "handover_topics": ("What only people answer", "Words with commas between."),
     "working_hours": ("When people are there", "Such as Mon-Fri 09:00-17:00 Europe/Berlin. Empty: always."),
 }
@@ -35,10 +35,24 @@ _PLACES = {
     "channels": ("Answer only in these channels", "None: in all."),
     "support_channels": ("Answer from documents in these channels", "Mentions there quote what I have been given."),
 }
+_MODEL = "model"
+#: The platform's own limits of a menu's options.
+_OPTIONS = 100
+_OPTION_CHARS = 75
+#: Settings that name one channel.
+_ONE_PLACE = {
+    "appeals_channel": ("Where moderators read appeals", "None: /moderation lists them for admins."),
+    "team_channel": ("Where people take over from the bot", "None: nobody does."),
+}
 
 
-def view(config: TenantConfig) -> dict[str, Any]:
-    """The modal as things are."""
+def view(config: TenantConfig, models: Sequence[str]) -> dict[str, Any]:
+    """The modal as things are.
+
+    Args:
+        config: What the workspace has decided.
+        models: Chat models that run now.
+    """
     fields = [_written(name, config) for name in _WRITTEN] + [_chosen(name, config) for name in _CHOSEN]
     return {
         "type": "modal",
@@ -46,7 +60,12 @@ def view(config: TenantConfig) -> dict[str, Any]:
         "title": _plain("This workspace"),
         "submit": _plain("Save"),
         "close": _plain("Cancel"),
-        "blocks": [*fields, *(_channels(name, config) for name in _PLACES)],
+        "blocks": [
+            *fields,
+            _model(config, models),
+            *(_channels(name, config) for name in _PLACES),
+            *(_channel(name, config) for name in _ONE_PLACE),
+        ],
     }
 
 
@@ -57,8 +76,12 @@ def values(submitted: dict[str, Any]) -> dict[str, str | None]:
     for name in _CHOSEN:
         chosen = (state.get(name, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
         found[name] = None if chosen == _OPERATOR else chosen
+    model = (state.get(_MODEL, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
+    found[_MODEL] = None if model == _OPERATOR else model
     for name in _PLACES:
         found[name] = " ".join(state.get(name, {}).get(_INPUT, {}).get("selected_channels") or []) or None
+    for name in _ONE_PLACE:
+        found[name] = state.get(name, {}).get(_INPUT, {}).get("selected_conversation") or None
     return found
 
 
@@ -95,9 +118,26 @@ def _chosen(name: str, config: TenantConfig) -> Block:
     return _field(name, label, element)
 
 
+def _model(config: TenantConfig, models: Sequence[str]) -> Block:
+    """A menu of the models that run, and of the chosen one even while it does not."""
+    names = [name for name in dict.fromkeys([*models, config.model]) if name and len(name) <= _OPTION_CHARS]
+    first = {"text": _plain("As the operator has it"), "value": _OPERATOR}
+    options = {name: {"text": _plain(name), "value": name} for name in names[: _OPTIONS - 1]}
+    element: Block = {"type": "static_select", "options": [first, *options.values()]}
+    return _field(_MODEL, "Chat model", element | {"initial_option": options.get(config.model, first)})
+
+
 def _channels(name: str, config: TenantConfig) -> Block:
     label, hint = _PLACES[name]
     element: Block = {"type": "multi_channels_select"}
     if chosen := getattr(config, name):
         element["initial_channels"] = list(chosen)
+    return _field(name, label, element, hint)
+
+
+def _channel(name: str, config: TenantConfig) -> Block:
+    label, hint = _ONE_PLACE[name]
+    element: Block = {"type": "conversations_select", "filter": {"include": ["public", "private"]}}
+    if chosen := getattr(config, name):
+        element["initial_conversation"] = chosen
     return _field(name, label, element, hint)

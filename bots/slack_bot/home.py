@@ -9,7 +9,8 @@ from bots.slack_bot.account import Account
 from bots.slack_bot.members import Members
 from bots.slack_bot.outbound import Outbounds
 from bots.slack_bot.workspaces import ApiRefusedError, Workspace
-from bots.tenant_config import Ceilings, TenantConfigs
+from bots.tenant_config import TenantConfigs
+from bots.tenant_rules import TenantRules
 from workers.errors import SettingsError
 
 CONFIGURE = "palaver_configure"
@@ -22,17 +23,17 @@ class Home:
         outbounds: Remembers which workspaces have the agent's view.
         account: What somebody has used.
         configs: What workspaces have decided.
-        ceilings: What the operator allows them.
+        rules: Know what the operator allows them.
         members: Tells who may decide.
     """
 
     def __init__(
-        self, outbounds: Outbounds, account: Account, configs: TenantConfigs, ceilings: Ceilings, members: Members
+        self, outbounds: Outbounds, account: Account, configs: TenantConfigs, rules: TenantRules, members: Members
     ) -> None:
         self._outbounds = outbounds
         self._account = account
         self._configs = configs
-        self._ceilings = ceilings
+        self._rules = rules
         self._members = members
 
     async def opened(self, workspace: Workspace, event: dict[str, Any]) -> None:
@@ -60,7 +61,8 @@ class Home:
     async def configure(self, workspace: Workspace, user: str, trigger_id: str) -> None:
         """Open the workspace's configuration for an admin."""
         if await self._members.is_admin(workspace, user):
-            view = config_form.view(await self._configs.of(workspace.tenant))
+            models = (await self._rules.ceilings()).models
+            view = config_form.view(await self._configs.of(workspace.tenant), models)
             await workspace.call("views.open", trigger_id=trigger_id, view=view)
 
     async def configured(self, workspace: Workspace, user: str, view: dict[str, Any]) -> dict[str, str]:
@@ -68,9 +70,10 @@ class Home:
         wanted, wrong = config_form.values(view), {}
         if not await self._members.is_admin(workspace, user):
             return dict.fromkeys(list(wanted)[:1], wording.NOT_AN_ADMIN)
+        ceilings = await self._rules.ceilings()
         for name, text in wanted.items():
             try:
-                await self._configs.change(workspace.tenant, name, text, self._ceilings)
+                await self._configs.change(workspace.tenant, name, text, ceilings)
             except SettingsError as error:
                 wrong[name] = str(error)
         return wrong

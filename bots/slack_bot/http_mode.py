@@ -6,6 +6,7 @@ been answered before; anybody else gets 401, and nothing is done.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 
@@ -19,6 +20,11 @@ from bots.slack_settings import SlackSettings
 _MOST_BYTES = 2 * 2**20
 _WINDOW_S = 300.0
 _SIGNATURES_KEPT = 100_000
+
+#: What reading a payload raises that is not of the documented form.
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError)
+
+_log = logging.getLogger("palaver.slack")
 
 
 class Signatures:
@@ -96,7 +102,11 @@ class HttpMode:
         timestamp = request.headers.get("X-Slack-Request-Timestamp", "")
         if not self._signatures.valid(await request.read(), timestamp, signature):
             return web.json_response({"error": "invalid request"}, status=401)
-        answer = await self._app.async_dispatch(await to_bolt_request(request))
+        try:
+            answer = await self._app.async_dispatch(await to_bolt_request(request))
+        except UNREADABLE as error:
+            _log.warning("a request cannot be read: %s", type(error).__name__)
+            return web.json_response({"error": "malformed request"}, status=400)
         if answer.status == 200:
             self._signatures.answered(signature)
         return await to_aiohttp_response(answer)

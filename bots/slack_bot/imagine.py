@@ -7,20 +7,23 @@ from dataclasses import replace
 
 from bots import image_flags
 from bots.delivery.buttons import Button
+from bots.delivery.wording import refusal
 from bots.image_actions import Asker, again, with_seed
 from bots.image_flags import ParsedPrompt
 from bots.image_prompt import ImagePrompt
 from bots.request_records import RequestRecords
 from bots.slack_bot import wording
+from bots.slack_bot.files import Files
 from bots.slack_bot.intake import Intake, Tell
 from bots.slack_bot.markup import escaped
 from bots.slack_bot.members import Members
+from bots.slack_bot.modals import ImageForm
 from bots.slack_bot.payloads import Command, Press
 from bots.slack_bot.target import FRONT_END, IMAGE, Target
 from bots.slack_bot.workspaces import Workspace
 from workers.client import Client
 from workers.contract import tenant_of
-from workers.errors import JobNotFoundError, NotAllowedError
+from workers.errors import JobNotFoundError, NotAllowedError, WorkersError
 
 
 class Imagine:
@@ -31,13 +34,15 @@ class Imagine:
         client: Deletes pictures.
         records: What was asked.
         members: Tells who may delete others' pictures.
+        files: Fetches pictures to begin from.
     """
 
-    def __init__(self, intake: Intake, client: Client, records: RequestRecords, members: Members) -> None:
+    def __init__(self, intake: Intake, client: Client, records: RequestRecords, members: Members, files: Files) -> None:
         self._intake = intake
         self._client = client
         self._records = records
         self._members = members
+        self._files = files
 
     async def command(self, command: Command, parsed: ParsedPrompt, tell: Tell) -> None:
         """``/imagine``."""
@@ -54,7 +59,7 @@ class Imagine:
         await self._intake.ask(_prompt(command.workspace, target, command.key, parsed), lambda why: tell(escaped(why)))
 
     async def submitted(
-        self, workspace: Workspace, target: Target, key: str, parsed: ParsedPrompt, tell: Tell, base: str = ""
+        self, workspace: Workspace, target: Target, key: str, parsed: ParsedPrompt, form: ImageForm, tell: Tell
     ) -> None:
         """A modal with a prompt.
 
@@ -63,14 +68,33 @@ class Imagine:
             target: Where the pictures go.
             key: The modal's own.
             parsed: What is wanted.
+            form: What was opened: for the prompt of an earlier job, of which is taken what flags cannot say, or for a
+                message, whose picture is what to begin from.
             tell: Tells who submitted why not.
-            base: The job whose prompt was edited, if one was: what flags cannot say is taken from it.
         """
         prompt = _prompt(workspace, target, key, parsed)
-        asked = await self._records.find(base) if base and tenant_of(base) == workspace.tenant else None
+        known = form.base and tenant_of(form.base) == workspace.tenant
+        asked = await self._records.find(form.base) if known else None
         if asked is not None:
             prompt = replace(prompt, init_image=asked.init_image, mask_image=asked.mask_image)
+        elif form.picture:
+            try:
+                prompt = replace(prompt, init_image=await self._begin_from(workspace, target.user, form))
+            except WorkersError as error:
+                await self._intake.tell_once(prompt.job_id, escaped(refusal(error)), tell)
+                return
         await self._intake.ask(prompt, lambda why: tell(escaped(why)))
+
+    async def _begin_from(self, workspace: Workspace, user: str, form: ImageForm) -> str:
+        """Store the picture of the message on which a form was opened; returns its id.
+
+        Raises:
+            FileRefusedError: It is no picture, too large, or not to be had.
+            ArtifactError: The same, by its bytes.
+            RedisUnavailableError: Redis is away.
+        """
+        data = await self._files.picture(workspace, form.file)
+        return await self._intake.patiently(lambda: self._client.put_artifact(data, tenant=workspace.tenant, user=user))
 
     async def pressed(self, press: Press, button: Button, tell: Tell) -> None:
         """Vary, more, re-roll or upscale.
@@ -101,7 +125,7 @@ class Imagine:
         """
         asked = await self._asked(workspace, button)
         options = asked.options.model_copy(update={"seed": None} if button.action == "edit" else {})
-        return image_flags.render(ParsedPrompt(asked.text, asked.negative_text, options))
+        return image_flags.render(ParsedPrompt(asked.text, asked.negative_text, options, asked.model))
 
     async def delete(self, press: Press, button: Button) -> None:
         """Delete pictures for good: one's own, or as a moderator.
@@ -142,4 +166,5 @@ def _prompt(workspace: Workspace, target: Target, key: str, parsed: ParsedPrompt
         reply=target.reply(),
         negative_text=parsed.negative_prompt,
         options=with_seed(parsed.options),
+        model=parsed.model,
     )

@@ -13,10 +13,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from bots.delivery import wording
 from bots.delivery.dispatch import Dispatch
 from bots.image_prompt import ImagePrompt
 from bots.service import Prompt
+from bots.slack_bot.remedies import Remedies
 from bots.tenant_rules import TenantRules, Whence
 from workers.errors import ContractError, RedisUnavailableError, RefusedError
 
@@ -39,10 +39,12 @@ class Intake:
     Args:
         dispatch: Where prompts go.
         rules: What workspaces have decided.
+        remedies: What can be done about refusals.
     """
 
-    def __init__(self, dispatch: Dispatch, rules: TenantRules) -> None:
+    def __init__(self, dispatch: Dispatch, rules: TenantRules, remedies: Remedies) -> None:
         self._dispatch = dispatch
+        self._remedies = remedies
         self._rules = rules
         self._tasks: set[asyncio.Task[Any]] = set()
         self._told: OrderedDict[str, None] = OrderedDict()
@@ -86,15 +88,20 @@ class Intake:
         try:
             await self.patiently(lambda: self._hand_on(prompt))
         except (RefusedError, ContractError, RedisUnavailableError) as error:
-            await self.tell_once(prompt.job_id, wording.refusal(error), tell)
+            self._dispatch.give_up(prompt.job_id)
+            text, buttons = await self._remedies.offers.told(error, prompt.job_id)
+            await self.tell_once(prompt.job_id, text, tell)
+            if buttons:
+                await self.tell_once(f"{prompt.job_id} buttons", "", lambda _: self._remedies.offer(prompt, buttons))
 
     async def supports(self, tenant: str, channel: str) -> bool:
         """Whether a workspace wants a channel's mentions answered from what it knows."""
         return await self._rules.supports(tenant, Whence(channels=(channel,)))
 
     async def _hand_on(self, prompt: Prompt | ImagePrompt) -> bool:
-        """Hand a prompt on as its workspace wants it."""
-        return await self._dispatch.ask(await self._rules.apply(prompt, Whence(channels=(prompt.channel,))))
+        """Hand a prompt on as its workspace wants it; there are no roles, so people are named one by one."""
+        whence = Whence(channels=(prompt.channel,), roles=(prompt.user,))
+        return await self._dispatch.ask(await self._rules.apply(prompt, whence))
 
     async def close(self) -> None:
         """Give up what is not promised yet."""

@@ -16,14 +16,17 @@ from bots.image_flags import FlagError
 from bots.service import ChatService
 from bots.slack_bot import account, config_form, home, markup, wording
 from bots.slack_bot.account import Account
+from bots.slack_bot.files import picture_of
 from bots.slack_bot.home import Home
 from bots.slack_bot.imagine import Imagine
 from bots.slack_bot.intake import Intake
 from bots.slack_bot.members import Members
 from bots.slack_bot.modals import IMAGE_MODAL, PROMPT_BLOCK, ImageForm, text_of
 from bots.slack_bot.payloads import Press, conversation_of, digest
+from bots.slack_bot.remedies import Remedies
 from bots.slack_bot.support import AMEND_MODAL, SupportDesk, is_support
 from bots.slack_bot.target import IMAGE, Target
+from bots.slack_bot.verification import VERIFY_SHORTCUT, Verification
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.workspaces import ApiRefusedError, Workspace
 from generation.errors import GenerationError
@@ -49,6 +52,8 @@ class Interactions:
         home: The app's home and the workspace's configuration.
         members: Tells who may stop others' jobs.
         whisper: Tells somebody why not.
+        remedies: What can be done about refusals.
+        verification: Tells where pictures came from.
         support: Hand-overs.
     """
 
@@ -62,6 +67,8 @@ class Interactions:
         home: Home,
         members: Members,
         whisper: Whisper,
+        remedies: Remedies,
+        verification: Verification,
         support: SupportDesk,
     ) -> None:
         self._intake = intake
@@ -73,6 +80,8 @@ class Interactions:
         self._members = members
         self._whisper = whisper
         self._support = support
+        self._remedies = remedies
+        self._verification = verification
 
     async def pressed(self, press: Press) -> None:
         """A button under an answer."""
@@ -96,6 +105,11 @@ class Interactions:
                 await self._delete(press, button)
             case "prompt":
                 await self._tell(press, f"```{markup.escaped(await self._imagine.text(press.workspace, button))}```")
+            case "appeal" | "approve" | "deny":
+                await self._remedies.pressed(press, button)
+            case "smaller":
+                prompt = await self._remedies.offers.take(button.job_id, press.user, press.key)
+                await self._intake.ask(prompt, lambda why: self._tell(press, markup.escaped(why)))
             case "edit":
                 form = ImageForm(press.channel, press.thread, button.job_id, press.asker)
                 text = await self._imagine.text(press.workspace, button)
@@ -134,13 +148,17 @@ class Interactions:
 
     async def shortcut(self, workspace: Workspace, body: dict[str, Any]) -> None:
         """A shortcut in a message's menu: its text is where a picture begins."""
+        message, channel = body.get("message") or {}, str((body.get("channel") or {}).get("id", ""))
+        if body.get("callback_id") == VERIFY_SHORTCUT:
+            place = (workspace, str(body.get("response_url", "")), channel, str(body["user"]["id"]))
+            await self._whisper.back(*place, await self._verification.of_message(workspace, message))
         if body.get("callback_id") != IMAGINE_SHORTCUT:
             return
-        message, channel = body.get("message") or {}, str((body.get("channel") or {}).get("id", ""))
         thread = str(message.get("thread_ts") or message.get("ts") or "")
         text = markup.plain(str(message.get("text") or ""), workspace.bot_user)
         asker = str(body["user"].get("username") or body["user"].get("name") or "")
-        view = ImageForm(channel, thread, "", asker).view(" ".join(text.split()))
+        url, media_type = picture_of(message)
+        view = ImageForm(channel, thread, "", asker, url, media_type).view(" ".join(text.split()))
         try:
             await workspace.call("views.open", trigger_id=str(body.get("trigger_id", "")), view=view)
         except SurfaceError as error:
@@ -179,7 +197,7 @@ class Interactions:
 
         key = f"v-{digest(str(view.get('id', '')))}"
         await self._intake.begin(
-            self._imagine.submitted(workspace, target, key, parsed, tell, form.base), "a submitted prompt"
+            self._imagine.submitted(workspace, target, key, parsed, form, tell), "a submitted prompt"
         )
         return {}
 

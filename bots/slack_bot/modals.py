@@ -24,12 +24,21 @@ class ImageForm:
         thread: Nothing for the channel itself.
         base: The job whose prompt is edited, if any.
         asker: Who opened it, by name.
+        picture: Address of the message's picture to begin from, if it has one; only the platform's own are fetched.
+        picture_type: Its media type, as the platform says.
     """
 
     channel: str
     thread: str = ""
     base: str = ""
     asker: str = ""
+    picture: str = ""
+    picture_type: str = ""
+
+    @property
+    def file(self) -> dict[str, Any]:
+        """The picture, as the platform describes files."""
+        return {"url_private_download": self.picture, "mimetype": self.picture_type}
 
     def view(self, text: str) -> dict[str, Any]:
         """The modal with a prompt to begin with."""
@@ -54,8 +63,10 @@ class ImageForm:
                     "label": {"type": "plain_text", "text": "What the pictures show"},
                     "element": element,
                 },
+                *([context("The picture of the message is what the drawing begins from.")] if self.picture else []),
                 context(
-                    "Flags: `--ar 16:9` `--n 4` `--seed 7` `--steps 20` `--style name` `--guidance 5` `--negative …`"
+                    "Flags: `--ar 16:9` `--n 4` `--seed 7` `--steps 20` `--style name` `--model name` `--guidance 5` "
+                    "`--negative …`"
                 ),
             ],
         }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from slack_bolt.async_app import AsyncApp
 
 from bots import up_wants
+from bots.appeals import AppealDesk
 from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
@@ -23,6 +24,7 @@ from bots.handover.learning import Learning
 from bots.handover.opening import LateStore
 from bots.handover.relay import Relay
 from bots.moderation import LateRecord, moderation_of
+from bots.offers import Offers
 from bots.privacy import Privacy
 from bots.request_records import RequestRecords
 from bots.service import ChatService
@@ -43,14 +45,17 @@ from bots.slack_bot.members import Members
 from bots.slack_bot.origin import Origin
 from bots.slack_bot.outbound import Outbounds
 from bots.slack_bot.private_surfaces import ResponseUrls
+from bots.slack_bot.remedies import Remedies
 from bots.slack_bot.support import SlackSupport, SupportDesk, customer_of
 from bots.slack_bot.surfaces import Surfaces
 from bots.slack_bot.target import FRONT_END
+from bots.slack_bot.verification import Verification
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.workspaces import Workspaces
 from bots.tenant_config import TenantConfigs
 from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
+from bots.verification import Verifier
 from workers.contract import Event
 from workers.results import EventStream
 
@@ -142,26 +147,37 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
             ended,
         )
         rules = TenantRules(connection, configs, settings)
-        intake, whisper, members = Intake(dispatch, rules), Whisper(urls), Members()
-        files = Files(workspaces.session, origin, settings.slack.max_file_bytes)
-        account = Account(
-            usage, records, conversations, Privacy(conversations, records, usage, client, decisions, learning)
-        )
-        home = Home(outbounds, account, configs, rules.ceilings, members)
+        whisper, members = Whisper(urls), Members()
+        desk = AppealDesk(decisions, FRONT_END)
+        remedies = Remedies(workspaces, Offers(connection), desk, configs, members, whisper)
+        intake = Intake(dispatch, rules, remedies)
+        files = Files(workspaces.session, origin, settings.slack.max_file_bytes, settings.slack.max_picture_bytes)
+        privacy = Privacy(conversations, records, usage, client, decisions, learning)
+        account = Account(usage, records, conversations, privacy)
+        home = Home(outbounds, account, configs, rules, members)
         people = SupportDesk(handover, learning, members)
         chat = Chat(intake, conversations, claims, files, whisper, people)
-        imagine = Imagine(intake, client, records, members)
+        imagine = Imagine(intake, client, records, members, files)
+        verification = Verification(Verifier(settings), files)
         retention_s = settings.conversation.retention_s
         commands = Commands(
-            intake, chat, imagine, account, whisper, retention_s, lambda: up_wants.has_knowledge(settings)
+            intake, chat, imagine, account, whisper, remedies, verification, retention_s,
+            lambda: up_wants.has_knowledge(settings),
+        )  # fmt: skip
+        interactions = Interactions(
+            intake, service, conversations, imagine, account, home, members, whisper, remedies, verification, people
         )
-        interactions = Interactions(intake, service, conversations, imagine, account, home, members, whisper, people)
         listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, home)
-        relay = asyncio.create_task(Relay(FRONT_END, store, SlackSupport(workspaces)).run(), name="hand-overs")
+        relay = Relay(FRONT_END, store, SlackSupport(workspaces))
+        beside = [
+            asyncio.create_task(desk.watch(remedies.tell), name="outcomes of appeals"),
+            asyncio.create_task(relay.run(), name="hand-overs"),
+        ]
         try:
             yield _Parts(listeners, dispatch, intake)
         finally:
-            relay.cancel()
+            for task in beside:
+                task.cancel()
 
 
 async def _until(stopped: asyncio.Event, dispatch: Dispatch) -> None:

@@ -36,12 +36,12 @@ PRIVACY = (
     "that their buttons work; and how much you have used. It lies in the operator's own Redis; nothing is sent to "
     "anybody else or used for training. A conversation is forgotten {days} days after its last message."
 )
-CONFIGURE = "*This workspace* (admins only): persona, languages, limits, channels, pictures, moderation."
+CONFIGURE = "*This workspace* (admins only): persona, model, languages, limits, channels, pictures, moderation."
 NOT_SAVED = "What you have just sent was not taken:"
 NOT_AN_ADMIN = "Only an admin of the workspace can decide this."
 FLAGS = (
-    "Flags: `--ar 16:9` width to height, `--n 4` how many, `--seed 7`, `--steps 20`, `--style name`, `--guidance 5`, "
-    "`--negative what it does not show`."
+    "Flags: `--ar 16:9` width to height, `--n 4` how many, `--seed 7`, `--steps 20`, `--style name`, "
+    "`--model name`, `--guidance 5`, `--negative what it does not show`."
 )
 COVERED = "A picture is not shown: its content may be sensitive, and Slack has no cover for pictures."
 MACHINE = "Answers and pictures are made by a machine and can be wrong."

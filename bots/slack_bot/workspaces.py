@@ -21,6 +21,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bots.delivery.surface import GoneError, SlowDownError, SurfaceError
 from bots.slack_settings import SlackSettings
 from workers.errors import SettingsError, WorkersError
+from workers.metrics import PLATFORM_REFUSALS
 
 _TIMEOUT_S = 20
 #: What the platform says when a bot's token is no good.
@@ -141,10 +142,12 @@ def _given(arguments: dict[str, Any]) -> dict[str, Any]:
 def _mapped(method: str, error: SlackApiError) -> Exception:
     status = int(getattr(error.response, "status_code", 0) or getattr(error.response, "status", 0) or 0)
     if status == 429:
+        PLATFORM_REFUSALS.labels("slack").inc()
         return SlowDownError(retry_after_s(error))
     data = getattr(error.response, "data", None)
     word = str(data.get("error", "")) if isinstance(data, dict) else ""
     if word == "ratelimited":
+        PLATFORM_REFUSALS.labels("slack").inc()
         return SlowDownError(retry_after_s(error))
     if status >= 500 or not word or word in {"internal_error", "fatal_error", "service_unavailable", "request_timeout"}:
         return PlatformUnavailableError(f"{method} was answered with {word or status}.")

@@ -22,6 +22,7 @@ from bots.settings import Settings
 from bots.terminal.answer import Answer
 from bots.terminal.drawing import Drawing
 from workers import keys
+from workers.artifacts import media_type_of
 from workers.client import CancelOutcome
 from workers.contract import ChatOptions, ImageOptions, ReplyTo
 from workers.usage import Usage
@@ -163,6 +164,7 @@ class Session:
             init_image=await self._upload(init),
             mask_image=await self._upload(mask),
             enhance=enhance,
+            attachments=tuple(f"picture.{media_type_of(each).partition('/')[2]}" for each in (init, mask) if each),
         )
         submitted = await self._service.imagine(prompt)
         return Drawing(submitted.job_id)

@@ -19,6 +19,7 @@ class ModerationConfig:
 
     Args:
         strictness: What holds for tenants without a policy of their own.
+        chat_judge: Whether the chat model judges Chinese texts, where ``text_model`` is no guard model.
         text_model: ``jigsaw-bilstm``, ``none``, or a guard model: hub id or directory.
         injection_model: ``nanoguard`` or ``none``.
         image_model: ``nsfwjs-mobilenet-v2``, ``none``, or the directory or hub id of a Stable Diffusion safety checker.
@@ -28,6 +29,7 @@ class ModerationConfig:
     """
 
     strictness: Strictness = "balanced"
+    chat_judge: bool = False
     text_model: str = "jigsaw-bilstm"
     injection_model: Literal["nanoguard", "none"] = "nanoguard"
     image_model: str = "nsfwjs-mobilenet-v2"

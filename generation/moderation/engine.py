@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from generation.errors import ModerationUnavailableError, RefusedContentError
+from generation.errors import FinalRefusalError, ModerationUnavailableError, RefusedContentError
 from generation.moderation.decided import Decided
 from generation.moderation.image import blurred
 from generation.moderation.moderator import Moderator, Passage
 from generation.moderation.policy import EffectivePolicy
-from generation.moderation.refusals import refusal, warning
+from generation.moderation.refusals import appealable, refusal, warning
 from generation.moderation.sentences import SentenceBuffer
 from generation.moderation.types import Action, Decision, Stage
 from generation.types import (
@@ -191,7 +191,7 @@ class ModeratedEngine:
                 continue  # stopped by an earlier sentence
             if decision.action.stops:
                 self._note(flight.request.origin, decision, passage.text, flight.policy)
-                shown.append(self._stop(request_id, RefusedContentError(refusal(decision, flight.policy))))
+                shown.append(self._stop(request_id, _refusal(decision, flight.policy)))
                 continue
             self._remember(flight, decision, passage.text)
             hidden = decision.action in (Action.MASK, Action.BLUR)
@@ -231,7 +231,7 @@ class ModeratedEngine:
             if decision.action.stops or stage == "image":
                 self._note(flight.request.origin, decision, "", flight.policy)
             if decision.action.stops:
-                shown.append(self._stop(event.request_id, RefusedContentError(refusal(decision, flight.policy))))
+                shown.append(self._stop(event.request_id, _refusal(decision, flight.policy)))
             elif decision.action in (Action.MASK, Action.BLUR):
                 shown.append(_hidden(event, data))
             else:
@@ -311,7 +311,13 @@ def _hidden(event: Picture | Progress, data: bytes) -> EngineEvent:
 
 
 def _refused(request_id: str, decision: Decision, policy: EffectivePolicy) -> Failed:
-    return Failed(request_id, RefusedContentError.code, refusal(decision, policy))
+    error = _refusal(decision, policy)
+    return Failed(request_id, error.code, str(error))
+
+
+def _refusal(decision: Decision, policy: EffectivePolicy) -> RefusedContentError:
+    kind = RefusedContentError if appealable(decision) else FinalRefusalError
+    return kind(refusal(decision, policy))
 
 
 def _unavailable(request_id: str, error: ModerationUnavailableError) -> Failed:

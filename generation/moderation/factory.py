@@ -42,9 +42,15 @@ def moderated(
     from generation.moderation.moderator import Moderator
     from generation.moderation.policy import default_policy
     from generation.moderation.record import open_record
+    from generation.moderation.text import TextClassifier
 
     engine = build(own, progress)
-    record = open_record(config)
-    return ModeratedEngine(
-        engine, Moderator(config, progress, images=images), default_policy(config.strictness), record.decided
-    )
+    judges: list[TextClassifier] = []
+    if config.chat_judge and not images and config.text_model in ("jigsaw-bilstm", "none"):
+        from generation.moderation.judge import ChatJudge
+        from generation.moderation.shared_engine import SharedEngine
+
+        engine = SharedEngine(engine)
+        judges.append(ChatJudge(engine))
+    moderator = Moderator(config, progress, images=images, judges=judges)
+    return ModeratedEngine(engine, moderator, default_policy(config.strictness), open_record(config).decided)

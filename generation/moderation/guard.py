@@ -21,6 +21,8 @@ Progress = Callable[[str, float | None], None]
 
 _MOST_TOKENS = 2_048
 _ANSWER_TOKENS = 32
+#: Texts in one pass.
+_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class GuardModel:
     def __init__(self, model: Any, tokenizer: Any, family: GuardFamily, version: str) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
         self._family = family
         self.name = f"model:{family.name}"
         self.version = version
@@ -116,35 +120,59 @@ class GuardModel:
         if self._positive == self._negative:
             raise ModelError(f"The tokenizer of the guard model cannot tell {family.positive} from {family.negative}.")
 
-    @torch.inference_mode()
     def findings(self, texts: Sequence[str]) -> list[list[Finding]]:
-        """What the model sees in each text."""
-        return [self._judge(text) for text in texts]
+        """What the model sees in each text; several are read in one pass."""
+        prompts = [
+            self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, **self._family.template
+            )
+            for text in texts
+        ]
+        told: list[tuple[str, float]] = []
+        for start in range(0, len(prompts), _BATCH):
+            told += self._answers(prompts[start : start + _BATCH])
+        return [self._understood(answer, score) for answer, score in told]
 
-    def _judge(self, text: str) -> list[Finding]:
-        prompt = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, **self._family.template
-        )
-        encoded = self._tokenizer(
-            prompt, return_tensors="pt", add_special_tokens=False, truncation=True, max_length=_MOST_TOKENS
-        ).to(self._model.device)
-        answer, score = self._answer(encoded)
+    def _understood(self, answer: str, score: float) -> list[Finding]:
         found = [category for pattern, category in self._family.categories if re.search(pattern, answer, re.IGNORECASE)]
         return [Finding(category, score, self.name, self.version) for category in found or [self._family.default]]
 
-    def _answer(self, encoded: Any) -> tuple[str, float]:
-        """What the model says, and how likely it calls the text unsafe where it has the choice."""
+    @torch.inference_mode()
+    def _answers(self, prompts: Sequence[str]) -> list[tuple[str, float]]:
+        """What the model says to each, and how likely it calls the text unsafe where it has the choice."""
+        encoded = self._tokenizer(
+            list(prompts),
+            return_tensors="pt",
+            add_special_tokens=False,
+            truncation=True,
+            max_length=_MOST_TOKENS,
+            padding=True,
+            padding_side="left",
+        ).to(self._model.device)
         wanted = _ANSWER_TOKENS if self._family.categories else 1
         done = self._model.generate(
-            **encoded, max_new_tokens=wanted, do_sample=False, output_logits=True, return_dict_in_generate=True
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded["attention_mask"],
+            max_new_tokens=wanted,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            pad_token_id=self._tokenizer.pad_token_id,
         )
-        # The place of the choice: where one of both words is the likeliest token; else the first.
-        pair = torch.tensor([self._positive, self._negative], device=done.sequences.device)
-        steps = [logits[0] for logits in done.logits]
-        place = next((step for step in steps if int(step.argmax()) in (self._positive, self._negative)), steps[0])
-        score = float(place[pair].float().softmax(-1)[0])
         start = encoded["input_ids"].shape[1]
-        return self._tokenizer.decode(done.sequences[0, start:], skip_special_tokens=True), score
+        return [
+            (
+                self._tokenizer.decode(done.sequences[row, start:], skip_special_tokens=True),
+                self._score([logits[row] for logits in done.logits]),
+            )
+            for row in range(len(prompts))
+        ]
+
+    def _score(self, steps: list[torch.Tensor]) -> float:
+        # The place of the choice: where one of both words is the likeliest token; else the first.
+        pair = torch.tensor([self._positive, self._negative], device=steps[0].device)
+        place = next((step for step in steps if int(step.argmax()) in (self._positive, self._negative)), steps[0])
+        return float(place[pair].float().softmax(-1)[0])
 
     def _first_token(self, word: str) -> int:
         for form in (word, f" {word}"):

@@ -15,7 +15,7 @@ from generation.moderation.image import ImageClassifier, load_image_classifier
 from generation.moderation.policy import EffectivePolicy
 from generation.moderation.refusals import UNAVAILABLE
 from generation.moderation.spelling import fold
-from generation.moderation.text import TextStage, load_text_stage
+from generation.moderation.text import TextClassifier, TextStage, load_text_stage
 from generation.moderation.types import Category, Decision, Finding, Span, Stage
 
 _LOG = logging.getLogger("palaver.moderation")
@@ -53,10 +53,19 @@ class Moderator:
         config: Which models.
         progress: Told what is being loaded.
         images: Whether pictures are to be judged as well as texts.
+        judges: Asked about texts beside the configured models.
     """
 
-    def __init__(self, config: ModerationConfig, progress: Progress = lambda *_: None, *, images: bool = False) -> None:
+    def __init__(
+        self,
+        config: ModerationConfig,
+        progress: Progress = lambda *_: None,
+        *,
+        images: bool = False,
+        judges: Sequence[TextClassifier] = (),
+    ) -> None:
         self._config = config
+        self._judges = tuple(judges)
         self._images = images
         self._text: TextStage | None = None
         self._classifier: ImageClassifier | None = None
@@ -124,7 +133,7 @@ class Moderator:
         try:
             if self._images:
                 self._classifier = load_image_classifier(self._config, progress)
-            self._text = load_text_stage(self._config, progress)
+            self._text = load_text_stage(self._config, progress, self._judges)
         except (GenerationError, OSError, RuntimeError, ImportError, ValueError, KeyError) as error:
             _LOG.error(
                 "A moderation model cannot be loaded: %s Nothing is answered until it can; the next try is in %.0f s.",

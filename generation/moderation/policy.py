@@ -21,6 +21,12 @@ MAX_PATTERNS = 200
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 Role = Annotated[str, StringConstraints(min_length=1, max_length=80)]
+#: Pictures, and text that a model can read: endings without the dot.
+ACCEPTED_FILES: Final = (
+    "png", "jpg", "jpeg", "webp", "gif",
+    "txt", "md", "pdf", "csv", "tsv", "json", "yaml", "yml", "toml", "ini", "xml", "html", "css", "log",
+    "py", "js", "ts", "c", "h", "cpp", "rs", "go", "java", "rb", "sh", "sql", "diff", "patch",
+)  # fmt: skip
 #: What may be below a threshold of an absolute category; a tenant may be stricter and not laxer.
 _ABSOLUTE_THRESHOLD = 0.5
 
@@ -106,7 +112,7 @@ class Policy(_Frozen):
     nsfw_channel: Mapping[Category, CategoryRule] = Field(default_factory=dict)
     lists: tuple[WordList, ...] = Field(default=(), max_length=20)
     links: LinkRules = LinkRules()
-    attachments: tuple[Word, ...] = ("png", "jpg", "jpeg", "webp", "gif", "txt", "md", "pdf", "csv", "json")
+    attachments: tuple[Word, ...] = ACCEPTED_FILES
     max_prompt_chars: int = Field(default=32_000, ge=1, le=200_000)
     exempt: Mapping[Role, tuple[Category | Literal["*"], ...]] = Field(default_factory=dict)
     shadow: bool = False

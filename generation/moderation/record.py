@@ -7,10 +7,6 @@ disk holds up no step.
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
-import hmac
 import logging
 import os
 import queue
@@ -21,20 +17,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
-    Boolean,
-    Column,
     Engine,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
     create_engine,
     delete,
     event,
@@ -44,7 +30,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from generation.errors import GenerationError, InvalidRequestError
+from generation.errors import GenerationError
+from generation.moderation.appeals import Appeals
+from generation.moderation.record_tables import APPEALS, DECISIONS, META, ROUTES, TEXTS
 from generation.moderation.types import Action, Decision
 
 if TYPE_CHECKING:
@@ -58,70 +46,6 @@ _DAY_S = 86_400.0
 _FLUSH_S = 0.5
 _MOST_WAITING = 10_000
 _PURGE_EVERY_S = 3_600.0
-AppealStatus = Literal["open", "approved", "denied"]
-
-_META = MetaData()
-DECISIONS = Table(
-    "moderation_decisions",
-    _META,
-    Column("id", Integer, primary_key=True),
-    Column("at_s", Float, nullable=False),
-    Column("expires_at_s", Float, nullable=False),
-    Column("job_id", String(200), nullable=False),
-    Column("tenant", String(80), nullable=False),
-    Column("user_hash", String(64), nullable=False),
-    Column("stage", String(20), nullable=False),
-    Column("category", String(40), nullable=False),
-    Column("score", Float, nullable=False),
-    Column("threshold", Float, nullable=False),
-    Column("action", String(20), nullable=False),
-    Column("shadow", Boolean, nullable=False),
-    Column("decided_by", String(120), nullable=False),
-    Column("version", String(80), nullable=False),
-    Index("moderation_decisions_job", "job_id"),
-    Index("moderation_decisions_time", "tenant", "at_s"),
-)
-TEXTS = Table(
-    "moderation_texts",
-    _META,
-    Column("decision_id", ForeignKey("moderation_decisions.id", ondelete="CASCADE"), primary_key=True),
-    Column("sealed", LargeBinary, nullable=False),
-)
-APPEALS = Table(
-    "moderation_appeals",
-    _META,
-    Column("id", Integer, primary_key=True),
-    Column("at_s", Float, nullable=False),
-    Column("job_id", String(200), nullable=False, unique=True),
-    Column("tenant", String(80), nullable=False),
-    Column("user_hash", String(64), nullable=False),
-    Column("status", String(20), nullable=False),
-    Column("decided_at_s", Float),
-    Column("moderator_hash", String(64)),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Appeal:
-    """Somebody's objection to a refusal.
-
-    Args:
-        appeal_id: Its number.
-        at_s: Unix time.
-        job_id: What was refused.
-        tenant: Where.
-        category: What for.
-        status: ``open``, ``approved`` or ``denied``.
-        text: What it was about, where the tenant has texts kept; else None.
-    """
-
-    appeal_id: int
-    at_s: float
-    job_id: str
-    tenant: str
-    category: str
-    status: AppealStatus
-    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +89,7 @@ class Report:
         return self.stopped_jobs / self.jobs if self.jobs else 0.0
 
 
-class Record:
+class Record(Appeals):
     """The database of decisions and appeals.
 
     Args:
@@ -177,12 +101,12 @@ class Record:
     """
 
     def __init__(self, url: str, secret: bytes) -> None:
-        self._secret = secret
         try:
-            self._engine = _connect(url)
-            _META.create_all(self._engine)
+            engine = _connect(url)
+            META.create_all(engine)
         except (SQLAlchemyError, ImportError) as error:
             raise GenerationError(f"The moderation record cannot be opened ({type(error).__name__}).") from error
+        super().__init__(engine, secret)
         self._waiting: queue.Queue[tuple[float, Decided] | None] = queue.Queue(_MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -210,10 +134,6 @@ class Record:
             self._thread.join(10)
             self._thread = None
         self._engine.dispose()
-
-    def user_hash(self, tenant: str, user: str) -> str:
-        """What stands for a user: the same in one tenant, unrelated in another, worthless without the key."""
-        return hmac.new(self._secret, f"{tenant}\0{user}".encode(), hashlib.sha256).hexdigest()[:32]
 
     def report(self, tenant: str | None = None, since_s: float = 0.0) -> Report:
         """Counts and rates.
@@ -247,74 +167,6 @@ class Record:
                 appeals={str(row[0]): int(row[1]) for row in connection.execute(by_status)},
             )
 
-    # Appeals
-
-    def appeal(self, job_id: str, tenant: str, user: str) -> Appeal:
-        """Record that a user objects to a refusal; again for the same job it finds what there is.
-
-        Raises:
-            InvalidRequestError: No such refusal of this user's, or one that cannot be appealed.
-        """
-        user_hash = self.user_hash(tenant, user)
-        stops = (Action.REFUSE.value, Action.ESCALATE.value)
-        refusals = select(DECISIONS.c.id).where(
-            DECISIONS.c.job_id == job_id,
-            DECISIONS.c.tenant == tenant,
-            DECISIONS.c.user_hash == user_hash,
-            DECISIONS.c.action.in_(stops),
-            DECISIONS.c.shadow.is_(False),
-        )
-        with self._engine.begin() as connection:
-            if connection.execute(refusals).first() is None:
-                raise InvalidRequestError("There is no refused request of yours under that number.")
-            known = connection.execute(select(APPEALS.c.id).where(APPEALS.c.job_id == job_id)).scalar()
-            if known is None:
-                row = {"at_s": time.time(), "job_id": job_id, "tenant": tenant, "user_hash": user_hash}
-                inserted = connection.execute(APPEALS.insert().values(**row, status="open"))
-                known = inserted.inserted_primary_key[0] if inserted.inserted_primary_key else 0
-        return next(appeal for appeal in self.appeals(tenant) if appeal.appeal_id == known)
-
-    def appeals(self, tenant: str | None = None, status: AppealStatus | None = None) -> list[Appeal]:
-        """Appeals, the oldest first.
-
-        Args:
-            tenant: One tenant, or None for all.
-            status: Only those.
-        """
-        wanted = select(APPEALS).order_by(APPEALS.c.at_s)
-        if tenant is not None:
-            wanted = wanted.where(APPEALS.c.tenant == tenant)
-        if status is not None:
-            wanted = wanted.where(APPEALS.c.status == status)
-        with self._engine.connect() as connection:
-            rows = connection.execute(wanted).mappings().all()
-            return [self._appeal(connection, row) for row in rows]
-
-    def resolve(self, appeal_id: int, tenant: str | None, moderator: str, *, approve: bool) -> Appeal:
-        """Record a moderator's answer to an appeal.
-
-        Args:
-            appeal_id: Its number.
-            tenant: The moderator's tenant; None for the operator.
-            moderator: Who answers.
-            approve: Whether the refusal was a mistake.
-
-        Raises:
-            InvalidRequestError: No such appeal there, or it has been answered.
-        """
-        where = [APPEALS.c.id == appeal_id, APPEALS.c.status == "open"]
-        if tenant is not None:
-            where.append(APPEALS.c.tenant == tenant)
-        values = {
-            "status": "approved" if approve else "denied",
-            "decided_at_s": time.time(),
-            "moderator_hash": self.user_hash(tenant or "", moderator),
-        }
-        with self._engine.begin() as connection:
-            if connection.execute(update(APPEALS).where(*where).values(**values)).rowcount != 1:
-                raise InvalidRequestError(f"There is no open appeal {appeal_id} here.")
-        return next(appeal for appeal in self.appeals(tenant) if appeal.appeal_id == appeal_id)
-
     # Privacy
 
     def forget_user(self, tenant: str | None, user: str) -> int:
@@ -336,7 +188,9 @@ class Record:
         own = select(DECISIONS.c.id).where(DECISIONS.c.tenant == tenant, DECISIONS.c.user_hash == user_hash)
         with self._engine.begin() as connection:
             connection.execute(delete(TEXTS).where(TEXTS.c.decision_id.in_(own)))
-            connection.execute(delete(APPEALS).where(APPEALS.c.tenant == tenant, APPEALS.c.user_hash == user_hash))
+            mine = (APPEALS.c.tenant == tenant, APPEALS.c.user_hash == user_hash)
+            connection.execute(delete(ROUTES).where(ROUTES.c.appeal_id.in_(select(APPEALS.c.id).where(*mine))))
+            connection.execute(delete(APPEALS).where(*mine))
             done = connection.execute(
                 update(DECISIONS)
                 .where(DECISIONS.c.tenant == tenant, DECISIONS.c.user_hash == user_hash)
@@ -351,20 +205,6 @@ class Record:
         with self._engine.begin() as connection:
             connection.execute(delete(TEXTS).where(TEXTS.c.decision_id.in_(old)))
             return connection.execute(delete(DECISIONS).where(DECISIONS.c.expires_at_s < now_s)).rowcount
-
-    def _appeal(self, connection: Any, row: Any) -> Appeal:
-        worst = (
-            select(DECISIONS.c.id, DECISIONS.c.category)
-            .where(DECISIONS.c.job_id == row["job_id"], DECISIONS.c.action.in_(("refuse", "escalate")))
-            .order_by(DECISIONS.c.id)
-        )
-        decision = connection.execute(worst).first()
-        sealed = None
-        if decision is not None:
-            sealed = connection.execute(select(TEXTS.c.sealed).where(TEXTS.c.decision_id == decision.id)).scalar()
-        text = self._fernet().decrypt(sealed).decode() if sealed else None
-        category = decision.category if decision is not None else ""
-        return Appeal(row["id"], row["at_s"], row["job_id"], row["tenant"], category, row["status"], text)
 
     # The writing thread
 
@@ -417,13 +257,6 @@ class Record:
             "user_hash": self.user_hash(origin.tenant, origin.user),
             **_columns(decided.decision),
         }
-
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - a record lives as long as its process
-    def _fernet(self) -> Any:
-        from cryptography.fernet import Fernet  # only tenants that keep texts need it
-
-        key = hmac.new(self._secret, b"kept texts", hashlib.sha256).digest()
-        return Fernet(base64.urlsafe_b64encode(key))
 
 
 class NoRecord:

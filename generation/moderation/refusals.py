@@ -42,6 +42,12 @@ def refusal(decision: Decision, policy: EffectivePolicy) -> str:
     return f"{told} {policy.appeals or _APPEAL}"
 
 
+def appealable(decision: Decision) -> bool:
+    """Whether moderators can be asked to look at a refusal; not where a limit or what is absolute decided."""
+    verdict = decision.decisive
+    return verdict is None or verdict.category not in {*ABSOLUTE, Category.LENGTH, Category.ATTACHMENTS}
+
+
 def warning(decision: Decision) -> str:
     """What is added to an answer that is shown with a warning."""
     verdict = decision.decisive

@@ -64,8 +64,8 @@ def _fold_character(character: str) -> str:
     folded = []
     for each in unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", character).casefold()):
         category = unicodedata.category(each)
-        if category in ("Cf", "Mn", "Me", "Cn", "Co") or each in "\u115f\u1160\u3164\uffa0\u2800":
-            continue  # nothing that is seen
+        if category in ("Cf", "Mn", "Me", "Cn", "Co", "Cs") or each in "\u115f\u1160\u3164\uffa0\u2800":
+            continue  # nothing that is seen, and halves of surrogate pairs
         if category in ("Zs", "Zl", "Zp"):
             folded.append(" ")
         else:

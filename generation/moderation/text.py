@@ -40,15 +40,20 @@ class TextStage:
         return _together(self._classifiers, texts)
 
 
-def load_text_stage(config: ModerationConfig, progress: Progress) -> TextStage:
+def load_text_stage(config: ModerationConfig, progress: Progress, judges: Sequence[TextClassifier] = ()) -> TextStage:
     """Load the text models that are configured.
+
+    Args:
+        config: Which.
+        progress: Told what is being loaded.
+        judges: Asked as well, about everything.
 
     Raises:
         GenerationError: One cannot be had or loaded.
     """
     from generation.moderation.weights import JIGSAW, NANOGUARD, installed  # torch's neighbours: only where models run
 
-    classifiers: list[TextClassifier] = []
+    classifiers: list[TextClassifier] = [*judges]
     if config.text_model == JIGSAW.name:
         from generation.moderation.toxicity import ToxicityClassifier
 

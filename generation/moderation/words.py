@@ -64,7 +64,7 @@ class WordMatcher:
         inside: list[str] = []
         for word in words:
             folded = fold(word).text.strip()
-            bare = "".join(_plain_letters(folded))
+            bare = "".join(_plain_letters(folded.strip("*")))
             if not bare or any(_is_han(character) for character in bare):
                 continue
             self._named.add(bare)
@@ -189,7 +189,7 @@ def _forms(folded: str, bare: str) -> Iterator[_Entry]:
 def _inside_expression(folded: str, bare: str) -> str:
     start = "" if folded.startswith("*") else "(?:^| )"
     end = "" if folded.endswith("*") else "(?: |$)"
-    return f"{start}{bare}{end}"
+    return f"{start}{re.escape(bare)}{end}"
 
 
 def _plain_letters(folded: str) -> Iterator[str]:

@@ -11,8 +11,7 @@ from typing import Any
 from generation.errors import GenerationError
 from generation.provenance.credentials import Certificate, Signer
 from generation.provenance.marking import Marking, mark
-from generation.provenance.types import Provenance, hash_prompt
-from generation.provenance.watermark import PUBLIC_KEY
+from generation.provenance.types import PUBLIC_KEY, Provenance, hash_prompt
 from generation.types import Engine, EngineEvent, EngineInfo, Failed, Finished, ImageRequest, Picture
 
 Progress = Callable[[str, float | None], None]

@@ -12,8 +12,8 @@ from generation.errors import InvalidRequestError
 from generation.provenance import metadata
 from generation.provenance.credentials import Signer, read_credentials
 from generation.provenance.label import labelled
-from generation.provenance.types import Origin, Provenance, Report
-from generation.provenance.watermark import DETECTED, PUBLIC_KEY, detect, embed
+from generation.provenance.types import PUBLIC_KEY, Origin, Provenance, Report
+from generation.provenance.watermark import DETECTED, detect, embed
 
 _MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 #: How much a JPEG or WebP may lose when it is written again.

@@ -9,6 +9,9 @@ from typing import Literal
 #: Source: IPTC NewsCodes, "Digital Source Type".
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
+#: Key of the invisible mark, known to everybody, so that everybody can tell; an operator may set another.
+PUBLIC_KEY = "palaver"
+
 Origin = Literal["ours", "generated", "not ours"]
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-#: Known to everybody, so that everybody can tell; an operator may set another.
-PUBLIC_KEY = "palaver"
+from generation.provenance.types import PUBLIC_KEY
+
 #: A picture without the mark is above this once in 100,000; ``benchmarks/watermarks.py`` counts.
 DETECTED = 4.0
 GRID_PX = 128

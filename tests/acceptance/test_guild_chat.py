@@ -7,8 +7,11 @@ import json
 
 import pytest
 import pytest_asyncio
+import redis
+from rq.serializers import JSONSerializer
 
 from bots.delivery import wording
+from bots.tenant_config import TenantConfig
 from tests.engines import answer
 from tests.fake_guild.bot import BotProcess
 from tests.fake_guild.rules import Rules
@@ -16,6 +19,8 @@ from tests.fake_guild.server import FakeGuild, until
 from tests.fake_guild.world import ALICE, APPLICATION, BOB, GUILD, MODERATOR, OWNER, ROLE, Channel, Message
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
+from workers import keys
+from workers.outbox import OutboxJob
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -35,7 +40,8 @@ LONG += f"\n\n{END}"
 @pytest.fixture(scope="module")
 def valkey():
     process = ValkeyProcess(persist=False).start()
-    with worker(config(process.url, step_s=0.01)):
+    large = config(process.url, "large", step_s=0.01, model="org/large").model_copy(update={"model": "org/large"})
+    with worker(config(process.url, step_s=0.01, model="words")), worker(large):
         yield process
     process.remove()
 
@@ -311,6 +317,23 @@ async def test_an_expired_private_answer_goes_to_the_user_alone(guild):
     assert message.channel == direct
 
 
+async def test_an_answer_that_needs_more_follow_ups_than_there_are_goes_on_directly(guild):
+    guild.rules.per_window, guild.world.installed = 50, False
+    text, channel = orders(tokens=1_900), place(guild)
+    try:
+        await guild.command("chat", prompt=text, channel=channel, user=OWNER)
+        direct = guild.direct(OWNER)
+
+        def whole() -> bool:
+            parts = guild.answers(channel=direct)
+            return complete(*parts) and " ".join(each.content for each in parts) == answer(text, 1_900).strip()
+
+        await until(whole, "the answer in direct messages", 90)
+        assert len(guild.answers(channel=channel)) == 6, "the response and five follow-ups"
+    finally:
+        guild.world.installed = True
+
+
 async def test_a_storm_of_errors_delays_but_loses_nothing(guild):
     prompt = await guild.mention(orders(tokens=60, step_s=0.05), channel=place(guild))
     await until(lambda: guild.answers(prompt), "the first message")
@@ -338,7 +361,7 @@ async def test_rate_limits_delay_but_lose_nothing(guild):
     assert guild.limits.refused < 20, "the bot keeps within the limits that it is told"
 
 
-async def test_twenty_users_at_once_are_acknowledged_in_time(guild, capsys):
+async def test_twenty_users_at_once_are_acknowledged_in_time(guild):
     guild.rules.per_window = 100
     users = [OWNER + 100 + number for number in range(20)]
     channel, commands = place(guild), []
@@ -354,9 +377,10 @@ async def test_twenty_users_at_once_are_acknowledged_in_time(guild, capsys):
 
     await until(right, "100 answers", 120)
     waits_ms = sorted((command.acknowledged_s - command.created_s) * 1000 for command, _ in commands)
-    with capsys.disabled():
-        line = f"acknowledged after p50 {waits_ms[50]:.0f} ms, p99 {waits_ms[98]:.0f} ms, at most {waits_ms[99]:.0f} ms"
-        print(f"\n100 commands of 20 users at once: {line}")  # noqa: T201 - a figure to be read
+    # The stand-in has refused whatever came after 3 s; on a machine that does nothing else the slowest takes a tenth
+    # of a second: ``python -m benchmarks.acknowledgements``.
+    assert waits_ms[-1] < 3_000
+    assert waits_ms[len(waits_ms) // 2] < 1_000, waits_ms
 
 
 async def test_a_reconnect_is_resumed_and_an_invalid_session_begun_anew(guild):
@@ -439,6 +463,28 @@ async def test_a_configuration_holds_at_once(guild):
     finally:
         for setting in ("images", "max_answer_tokens", "channels", "roles"):
             await configured(guild, "config reset", channel, setting=setting)
+
+
+async def test_a_guild_chooses_among_the_models_that_run(guild, valkey):
+    channel = place(guild)
+    typed = await guild.autocomplete("config set", "value", "", user=MODERATOR, setting="model")
+    await until(lambda: typed.choices, "suggestions")
+    assert [each["value"] for each in typed.choices] == ["words", "org/large"]
+    try:
+        for model in ("org/large", "words"):
+            await configured(guild, "config set", channel, setting="model", value=model)
+            command = await guild.command("chat", prompt="hello", channel=channel)
+            response = await until(lambda asked=command: guild.response(asked), "the acknowledgement")
+            await until(lambda shown=response: complete(shown), "the answer")
+            with redis.Redis.from_url(valkey.url) as client:
+                job_id = f"discord-{GUILD}__i{command.id}"
+                job = OutboxJob.fetch(job_id, connection=client, serializer=JSONSerializer)
+            assert str(job.worker_name).startswith("large") is (model == "org/large")
+        with redis.Redis.from_url(valkey.url) as client:  # as when the operator stops running it
+            client.set(keys.tenant_config(f"discord-{GUILD}"), TenantConfig(model="gone").model_dump_json())
+        assert "The model gone does not run here" in await refused(guild, "chat", prompt="hello", channel=channel)
+    finally:
+        await configured(guild, "config reset", channel, setting="model")
 
 
 async def test_what_a_guild_finds_too_much_is_refused_privately_and_costs_nothing(guild):

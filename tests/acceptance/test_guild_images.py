@@ -17,6 +17,7 @@ from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, OWNER, Channel,
 from tests.image_jobs import image_config
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import worker
+from workers import keys
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -24,7 +25,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def valkey():
     process = ValkeyProcess(persist=False).start()
-    with worker(image_config(process.url)):
+    with worker(image_config(process.url, model="squares")):
         yield process
     process.remove()
 
@@ -146,6 +147,30 @@ async def test_show_brings_a_job_back_to_its_owner_alone(guild):
     styles = await guild.autocomplete("imagine", "style", "fl")
     await until(lambda: styles.choices, "suggestions")
     assert styles.choices[0]["value"] == "flat"
+
+
+async def test_a_picture_is_drawn_by_the_model_that_was_asked_for(guild):
+    typed = await guild.autocomplete("imagine", "model", "squ")
+    await until(lambda: typed.choices, "suggestions")
+    assert [each["value"] for each in typed.choices] == ["squares"]
+    message = await drawn(guild, await guild.command("imagine", prompt="a fox", model="squares", channel=place(guild)))
+    assert message.files
+    assert "model squares" in message.content
+    other = await guild.command("imagine", prompt="a fox", model="circles", channel=place(guild))
+    await until(lambda: guild.whispers(other), "a refusal")
+    assert "The model circles does not run here. There is squares." in guild.whispers(other)[0]
+
+
+async def test_buttons_whose_record_has_expired_say_so_privately(guild, valkey):
+    channel = place(guild)
+    message = await drawn(guild, await guild.command("imagine", prompt="an old fox", channel=channel))
+    with redis.Redis.from_url(valkey.url) as client:
+        client.delete(*client.keys(keys.request_record("*")))
+    for label in ("Re-roll", "Show prompt", "Edit prompt", "Vary 1"):
+        press = await guild.press(message, message.buttons[label])
+        await until(lambda pressed=press: guild.whispers(pressed), f"a word about {label}")
+        assert "no longer on record" in guild.whispers(press)[0]
+    assert [each for each in guild.answers(channel=channel) if not each.visible_to] == [message]
 
 
 async def test_stop_ends_a_drawing_within_a_step(guild):

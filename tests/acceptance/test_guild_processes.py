@@ -18,7 +18,7 @@ from tests.engines import answer
 from tests.fake_guild.bot import BotProcess
 from tests.fake_guild.rules import Rules
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import CHANNEL, Message
+from tests.fake_guild.world import ALICE, CHANNEL, GUILD, Message
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
 
@@ -38,8 +38,13 @@ def valkey():
 
 
 @contextlib.asynccontextmanager
-async def bots(guild: FakeGuild, url: str, count: int = 1, **settings: str) -> AsyncIterator[list[BotProcess]]:
-    made = [BotProcess(guild, url, **settings) for _ in range(count)]
+async def bots(
+    guild: FakeGuild, url: str, count: int = 1, sharded: bool = False, **settings: str
+) -> AsyncIterator[list[BotProcess]]:
+    made = []
+    for number in range(count):
+        own = {"PALAVER_DISCORD__SHARD_ID": str(number), "PALAVER_DISCORD__SHARD_COUNT": str(count)} if sharded else {}
+        made.append(BotProcess(guild, url, **own, **settings))
     try:
         for bot in made:
             await bot.start()
@@ -122,6 +127,24 @@ async def test_two_processes_answer_once(valkey):
         assert second.running
 
 
+async def test_two_shards_answer_once_and_for_each_other(valkey):
+    async with FakeGuild(Rules(per_window=50)) as guild, bots(guild, valkey.url, 2, sharded=True) as shards:
+        theirs = shards[(GUILD >> 22) % 2]
+        text, slow = orders(tokens=10), orders(tokens=120, step_s=0.03)
+        direct = await guild.say(text, channel=guild.direct())
+        mention, command = await guild.mention(text), await guild.command("chat", prompt=text)
+        await until(lambda: final(guild, direct, answer(text, 10).strip()), "the direct answer")
+        await until(lambda: final(guild, mention, answer(text, 10).strip()), "the answer")
+        await until(lambda: (m := guild.response(command)) and m.content == answer(text, 10).strip(), "the command's")
+        prompt = await guild.mention(slow)
+        await until(lambda: growing(guild, prompt), "text")
+        theirs.kill9()  # the other shard never sees that guild, and finishes its answer all the same
+        (message,) = await until(lambda: final(guild, prompt, answer(slow, 120).strip()), "the final text")
+        assert len([each for each in guild.answers(channel=CHANNEL) if each.reference == prompt.id]) == 1
+        assert len(guild.answers(direct)) == 1
+        assert message.reference == prompt.id
+
+
 async def test_an_orderly_stop_hands_over_at_once(valkey):
     text = orders(tokens=150, step_s=0.03)
     async with FakeGuild() as guild, bots(guild, valkey.url, 2) as (first, second):
@@ -132,6 +155,23 @@ async def test_an_orderly_stop_hands_over_at_once(valkey):
         await until(lambda: final(guild, prompt, answer(text, 150).strip()), "the final text")
         # What another test's bots left to be said is said here too, in reply to a prompt that this guild never saw.
         assert len([each for each in guild.answers(prompt) if each.reference == prompt.id]) == 1
+
+
+async def test_who_waits_reads_the_position_and_the_time_where_the_answer_will_be(tmp_path):
+    server = ValkeyProcess(persist=False).start()
+    try:
+        with worker(config(server.url, capacity=1)):
+            async with FakeGuild(Rules(per_window=50)) as guild, bots(guild, server.url):
+                text = orders(tokens=35, step_s=0.05)
+                commands = [await guild.command("chat", prompt=text, user=ALICE + number) for number in range(4)]
+                last = await until(lambda: guild.response(commands[3]), "the acknowledgement")
+                await until(lambda: last.content == answer(text, 35).strip() and not last.buttons, "the answer")
+                told = [each for each in last.history if " before this one" in each or "Next in line" in each]
+                assert told, last.history
+                assert any(", about " in each for each in told), told
+                assert len(guild.answers(channel=CHANNEL)) == 4, "all in the messages that are there already"
+    finally:
+        server.remove()
 
 
 async def test_buttons_work_after_a_restart(valkey):
@@ -147,6 +187,11 @@ async def test_buttons_work_after_a_restart(valkey):
 async def test_commands_are_registered_only_when_they_changed(valkey):
     async with FakeGuild() as guild, bots(guild, valkey.url) as (bot,):
         registered = guild.world.command_syncs
+        for command in guild.world.commands:
+            # In guilds, and by users for themselves; only a guild can be configured.
+            own = command["name"] == "config"
+            assert command["integration_types"] == ([0] if own else [0, 1])
+            assert command["contexts"] == ([0] if own else [0, 1, 2])
         bot.kill9()
         await bot.start()
         assert guild.world.command_syncs == registered
@@ -208,6 +253,11 @@ async def test_without_redis_the_bot_acknowledges_and_says_that_it_is_busy(tmp_p
             assert command.acknowledged_s, "in time: a late acknowledgement is refused"
             await until(lambda: guild.answers(prompt), "a word")
             assert guild.answers(prompt)[-1].content == wording.BUSY
+            crowd = await asyncio.gather(*(guild.mention("hello") for _ in range(6)))  # ids that differ in one digit
+            told = await until(
+                lambda: {each.reference for each in guild.answers(prompt)} >= {each.id for each in crowd}, "a word each"
+            )
+            assert told
             valkey.start()
             with worker(config(valkey.url, step_s=0.01)):
                 again = await guild.mention(orders(tokens=5))

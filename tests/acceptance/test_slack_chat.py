@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -275,9 +274,7 @@ async def test_acknowledgements_under_twenty_users_at_once(fake):
     fake.rules.enforce_tiers = True
     latencies = sorted(ack.latency_s for ack in fake.acks)
     assert all(ack.ok for ack in fake.acks)
-    p50, p99 = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
-    # Shown by ``pytest -rP``, or with ``-s``.
-    sys.stdout.write(f"\nacks of 20 users: {len(latencies)}, p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms\n")
+    assert latencies[len(latencies) // 2] < 1.0, latencies
 
 
 async def test_nothing_that_was_written_is_in_the_log(fake, slack):

@@ -12,7 +12,7 @@ from tests.bot_process import BotProcess, running
 from tests.fake_workspace.content import Message
 from tests.fake_workspace.rules import Rules
 from tests.fake_workspace.server import FakeWorkspace
-from tests.image_engine import picture
+from tests.image_engine import picture, png
 from tests.image_jobs import image_config
 from tests.slack_answers import is_complete
 from tests.valkey import ValkeyProcess
@@ -27,7 +27,7 @@ QUICK = {"PALAVER_SLACK__LEASE_S": "1.5"}
 @pytest.fixture(scope="module")
 def queue():
     server = ValkeyProcess(persist=False).start()
-    with worker(image_config(server.url)):
+    with worker(image_config(server.url, model="squares")):
         yield server
     server.remove()
 
@@ -197,6 +197,39 @@ async def test_a_picture_from_a_message(fake):
     await fake.submit("U17", view[0], {"prompt": "three boats on a lake --seed 17"})
     (drawing,) = await drawn(fake, "C16", ts)
     assert shown(fake, drawing) == [picture("three boats on a lake", 17)]
+
+
+async def shared(
+    fake: FakeWorkspace, user: str, channel: str, url: str | None = None, media: str = "image/png"
+) -> Message:
+    """A message with a picture in it."""
+    ts = await fake.say(user, channel, "as this", files=[fake.share("start.png", png(b"\x10\x20\x30", 8), media, url)])
+    message = fake.find(channel, ts)
+    assert message
+    await fake.shortcut(user, message, "imagine_message")
+    view = await fake.wait(lambda: [v for v in fake.views.values() if v["user"] == user], "a modal")
+    assert (await fake.submit(user, view[0], {"prompt": "a boat --seed 18"})).ok
+    return message
+
+
+async def test_a_picture_is_where_a_drawing_begins(fake):
+    message = await shared(fake, "U18", "C18")
+    (drawing,) = await drawn(fake, "C18", message.ts)
+    assert shown(fake, drawing) == [picture("a boat", 18, png(b"\x10\x20\x30", 8))]
+
+
+async def test_a_picture_that_lies_elsewhere_is_not_fetched(fake):
+    await shared(fake, "U19", "C19", "https://files.example.com/start.png")
+    (told,) = await fake.wait(lambda: fake.whispers("U19"), "why not")
+    assert "only fetched from Slack" in told.body
+    assert fake.tokens_elsewhere == []
+
+
+async def test_the_model_can_be_named(fake):
+    await fake.command("U20", "C20", "/imagine", "a fox --model squares")
+    await drawn(fake, "C20")
+    await fake.command("U20", "C20", "/imagine", "a fox --model circles")
+    await fake.wait(lambda: "model circles does not run here" in fake.whispers("U20")[-1].body, "why not")
 
 
 async def test_no_prompt_is_logged(slack):

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 @pytest.fixture(scope="module")
 def queue():
     server = ValkeyProcess(persist=False).start()
-    with worker(config(server.url)):
+    with worker(config(server.url, model="words")):
         yield server
     server.remove()
 
@@ -215,15 +215,18 @@ async def test_the_home_shows_usage_and_lets_admins_configure_the_workspace(fake
     home = await fake.wait(lambda: fake.homes.get("U17"), "an admin's home")
     await fake.press_in_view("U17", home, "palaver_configure")
     view = await fake.wait(lambda: [v for v in fake.views.values() if v.get("callback_id") == "palaver_config"], "it")
+    (menu,) = [block for block in view[0]["blocks"] if block["block_id"] == "model"]
+    assert [each["value"] for each in menu["element"]["options"]] == ["operator", "words"]
+    model = {"type": "static_select", "selected_option": {"value": "words"}}
     no_pictures = {"type": "radio_buttons", "selected_option": {"value": "no"}}
-    await fake.submit("U17", view[0], {"persona": "You are a pirate.", "images": no_pictures})
+    await fake.submit("U17", view[0], {"persona": "You are a pirate.", "images": no_pictures, "model": model})
     await fake.command("U16", "C16", "/imagine", "a fox")
     assert "switched off here" in fake.whispers("U16")[-1].body
     ts = await fake.say("U16", "D16", asked(3))
     await answers(fake, "D16", ts)
     with redis.Redis.from_url(queue.url) as client:
         kept, other = (client.get(keys.tenant_config(tenant)) for tenant in ("slack-T1", "slack-T2"))
-    assert json.loads(kept)["persona"] == "You are a pirate."
+    assert (json.loads(kept)["persona"], json.loads(kept)["model"]) == ("You are a pirate.", "words")
     assert other is None, "another workspace decides for itself"
     wrong = await fake.submit("U17", view[0], {"max_answer_tokens": "many"})
     assert "number of tokens" in wrong.payload["errors"]["max_answer_tokens"]

@@ -28,6 +28,11 @@ class Session:
     events: list[dict[str, Any]] = field(default_factory=list)
     socket: web.WebSocketResponse | None = None
 
+    def has(self, guild: int | None) -> bool:
+        """Whether a guild, or direct messages, are this shard's."""
+        shard, count = self.shard
+        return ((guild or 0) >> 22) % count == shard
+
 
 class Gateway:
     """All connections.
@@ -75,8 +80,7 @@ class Gateway:
     async def dispatch(self, name: str, data: dict[str, Any], guild: int | None = GUILD) -> None:
         """Send an event to whoever has that guild; those who are away get it when they resume."""
         for session in list(self.sessions.values()):
-            shard, count = session.shard
-            if ((guild or 0) >> 22) % count == shard:
+            if session.has(guild):
                 await self._event(session, name, data)
 
     async def op(self, number: int, data: Any = None) -> None:
@@ -109,12 +113,13 @@ class Gateway:
         self.sessions[session.id] = session
         ready = {
             "v": 10, "user": self._world.user(APPLICATION) | {"flags": 0, "verified": True, "mfa_enabled": False},
-            "guilds": [{"id": str(GUILD), "unavailable": True}], "session_id": session.id,
+            "guilds": [{"id": str(GUILD), "unavailable": True}] if session.has(GUILD) else [], "session_id": session.id,
             "resume_gateway_url": self.url, "application": {"id": str(APPLICATION), "flags": 0},
             "shard": list(session.shard),
         }  # fmt: skip
         await self._event(session, "READY", ready)
-        await self._event(session, "GUILD_CREATE", self._world.guild())
+        if session.has(GUILD):
+            await self._event(session, "GUILD_CREATE", self._world.guild())
         return session
 
     async def _resume(self, socket: web.WebSocketResponse, data: dict[str, Any]) -> Session | None:

@@ -129,7 +129,7 @@ class Rest:
     async def _put_commands(self, request: web.Request) -> web.Response:
         self._world.commands = await request.json()
         self._world.command_syncs += 1
-        own = {"application_id": str(APPLICATION), "version": "1"}
+        own = {"application_id": str(APPLICATION), "version": "1", "description": ""}
         return _json([{"id": str(self._world.snowflake())} | own | each for each in self._world.commands])
 
     async def _file(self, request: web.Request) -> web.Response:

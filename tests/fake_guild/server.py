@@ -116,9 +116,19 @@ class FakeGuild:
         data_ = {"id": str(self.world.snowflake()), "name": name, "type": 1, "options": given, "resolved": resolved}
         return await self._interact(2, data_, user, channel)
 
-    async def autocomplete(self, name: str, option: str, typed: str, user: int = ALICE) -> Interaction:
-        """Somebody types into an option."""
-        given = [{"name": option, "type": 3, "value": typed, "focused": True}]
+    async def menu(self, name: str, message: Message, user: int = ALICE) -> Interaction:
+        """Somebody chooses an entry of a message's menu."""
+        resolved = {"messages": {str(message.id): self.world.message(message)}}
+        data = {"id": str(self.world.snowflake()), "name": name, "type": 3, "target_id": str(message.id)}
+        return await self._interact(2, data | {"resolved": resolved}, user, message.channel)
+
+    async def autocomplete(self, name: str, option: str, typed: str, user: int = ALICE, **chosen: str) -> Interaction:
+        """Somebody types into an option, after having chosen others."""
+        name, _, sub = name.partition(" ")
+        given: list[dict[str, Any]] = [{"name": key, "type": 3, "value": value} for key, value in chosen.items()]
+        given.append({"name": option, "type": 3, "value": typed, "focused": True})
+        if sub:
+            given = [{"name": sub, "type": 1, "options": given}]
         data = {"id": str(self.world.snowflake()), "name": name, "type": 1, "options": given}
         return await self._interact(4, data, user, CHANNEL)
 

@@ -153,21 +153,21 @@ def test_stop_of_a_running_job_refunds_its_limits(server: ValkeyProcess, redis_c
 
 def test_bad_payloads_are_refused_and_kept(server: ValkeyProcess, redis_client: redis.Redis) -> None:
     queue = fair_queue(redis_client)
-    newer = payload(chat_request("newer")) | {"v": 2, "novelty": 1}
-    queue.enqueue_call("palaver.chat", kwargs={"request": newer}, job_id="t1__newer")
+    older = payload(chat_request("older")) | {"v": 0, "novelty": 1}
+    queue.enqueue_call("palaver.chat", kwargs={"request": older}, job_id="t1__older")
     queue.enqueue_call("os.getpid", kwargs={"request": payload(chat_request("evil"))}, job_id="t1__evil")
     queue.enqueue_call("palaver.chat", args=(1, 2), job_id="foreign")
-    redis_client.hset("rq:job:t1__newer", "user", "u1")
+    redis_client.hset("rq:job:t1__older", "user", "u1")
     with worker(config(server.url)):
         fine = ask(queue, "fine", tokens=3)
         wait_until(lambda: fine in ends(redis_client) and redis_client.llen(keys.rejected()) == 3)
     found = ends(redis_client)
-    for job_id in ("t1__newer", "t1__evil"):
+    for job_id in ("t1__older", "t1__evil"):
         failure = found[job_id].failure
         assert failure is not None
         assert failure.code == "bad_contract"
-    assert set(redis_client.lrange(keys.rejected(), 0, -1)) == {b"t1__newer", b"t1__evil", b"foreign"}
-    assert job(redis_client, "t1__newer").kwargs["request"]["novelty"] == 1
+    assert set(redis_client.lrange(keys.rejected(), 0, -1)) == {b"t1__older", b"t1__evil", b"foreign"}
+    assert job(redis_client, "t1__older").kwargs["request"]["novelty"] == 1
 
 
 def test_sigterm_drains(server: ValkeyProcess, redis_client: redis.Redis) -> None:

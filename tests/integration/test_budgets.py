@@ -20,10 +20,12 @@ from tests.queue_ends import GENEROUS, USAGE, Worker, client_of
 from tests.requests import chat_request
 from tests.valkey import ValkeyProcess
 from workers import keys
+from workers.admission import refund_unqueued
 from workers.budgets import budgets_of
 from workers.client import Client
 from workers.contract import Failure
-from workers.errors import RefusedError
+from workers.errors import RedisUnavailableError, RefusedError
+from workers.outbox import QUARANTINED
 from workers.settings import BudgetSettings, Rate
 from workers.settlement import Answered, Broken, GivenBack, Outcome, Stopped
 from workers.usage import top_up
@@ -191,3 +193,31 @@ def test_periods_end_where_the_next_begins() -> None:
     assert [budget.ends_in_s for budget in budgets_of(SETTINGS, "t", "u", 1.0, at_s)] == [2, 2]
     at_s = datetime(2026, 2, 1, 12, 0, 0, tzinfo=UTC).timestamp()
     assert [budget.ends_in_s for budget in budgets_of(SETTINGS, "t", "u", 1.0, at_s)] == [43_200, 27 * 86_400 + 43_200]
+
+
+async def test_a_quarantined_job_keeps_its_charges_but_reserves_nothing(client: Client, worker: Worker) -> None:
+    await ask(client, "k1")
+    failure = Failure(code=QUARANTINED, message="It crashed the model.")
+    worker.end(worker.start(), Broken(failure, crash=True))
+    assert await left(client) == (10, 25)
+    assert b"limit:" in (worker.connection.get(keys.admission("t1__k1")) or b""), "the rate limits are not given back"
+
+
+async def test_what_never_reaches_the_queue_is_given_back(
+    client: Client, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(request: object) -> bool:
+        raise redis.ConnectionError("gone")
+
+    await ask(client, "k1")
+    monkeypatch.setattr(client, "_enqueue", fails)
+    with pytest.raises(RedisUnavailableError):
+        await ask(client, "k2")
+    assert await left(client) == (2, 17)
+    assert refund_unqueued(redis_client) == 0, "it may still come"
+    assert refund_unqueued(redis_client, age_s=0) == 1
+    assert await left(client) == (6, 21)
+    assert refund_unqueued(redis_client, age_s=0) == 0
+    monkeypatch.undo()
+    await ask(client, "k2")
+    assert await left(client) == (2, 17), "asked again, it is charged again"

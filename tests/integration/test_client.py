@@ -16,6 +16,7 @@ from workers import keys
 from workers.client import Client, Submitted
 from workers.errors import JobNotFoundError, NotAllowedError, RefusedError
 from workers.fair_queue import FairQueue
+from workers.metrics import REGISTRY
 from workers.outbox import OutboxJob
 from workers.settings import LimitSettings, Rate, WorkerSettings
 from workers.settlement import Stopped
@@ -106,6 +107,7 @@ async def test_users_channels_and_tenants_have_limits_of_their_own(server: Valke
             with pytest.raises(RefusedError) as refusal:
                 await client.submit(chat_request(f"{scope}-2", **same))
             assert refusal.value.limit == scope
+            assert REGISTRY.get_sample_value("palaver_admissions_total", {"kind": "chat", "outcome": scope})
             await client.submit(chat_request(f"{scope}-3", **other))
         with redis.Redis.from_url(server.url) as connection:
             connection.flushall()

@@ -23,11 +23,13 @@ from tests.worker_processes import config, worker
 from workers import keys
 from workers.client import Client
 from workers.contract import ReplyTo
-from workers.errors import RefusedError
+from workers.errors import RedisUnavailableError, RefusedError
+from workers.metrics import REGISTRY
 from workers.results import GROUP, EventStream
 from workers.settings import LimitSettings, Rate, WorkerSettings
 
 FRONT = "front"
+LAGS = "palaver_delivery_lag_seconds_count"
 LEASE_S = 1.0
 LIMITS = LimitSettings(user=Rate(per_minute=1_000, burst=100))
 
@@ -97,6 +99,10 @@ async def until(condition, what: str) -> None:
             await asyncio.sleep(0.05)
 
 
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
 def told(*fronts: Front, count: int = 1):
     async def enough() -> bool:
         return sum(len(front.ended) for front in fronts) >= count
@@ -115,6 +121,7 @@ async def kept(front: Front, *jobs: str) -> None:
 
 async def test_an_answer_grows_and_ends_in_its_message(server, start, platform):
     front = start()
+    admitted, lags = counted("palaver_admissions_total", kind="chat", outcome="admitted"), counted(LAGS)
     orders = {"tokens": 60, "step_s": 0.05}
     with worker(config(server.url)):
         assert await front.dispatch.ask(prompt(**orders))
@@ -124,6 +131,41 @@ async def test_an_answer_grows_and_ends_in_its_message(server, start, platform):
     (view,) = platform.messages.values()
     assert view.complete
     assert not view.buttons
+    assert counted("palaver_admissions_total", kind="chat", outcome="admitted") == admitted + 1
+    assert counted(LAGS) == lags + 1
+
+
+async def fail_to_submit(front: Front, key: str) -> None:
+    """The prompt is promised, and Redis goes away before its job is in the queue."""
+
+    async def submit(request: object) -> None:
+        raise RedisUnavailableError("gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(front.client, "submit", submit)
+        with pytest.raises(RedisUnavailableError):
+            await front.dispatch.ask(prompt(key, tokens=5))
+
+
+async def test_a_prompt_that_was_cut_off_half_way_can_be_asked_again(server, start, platform):
+    front, other = start(), start()
+    await fail_to_submit(front, "k1")
+    await asyncio.sleep(2 * LEASE_S)  # its lease is renewed meanwhile: the other one does not take it for lost
+    assert await front.dispatch.ask(prompt("k1", tokens=5)), "it is new to the queue, although it was promised before"
+    assert not await other.dispatch.ask(prompt("k1", tokens=5))
+    with worker(config(server.url)):
+        await kept(front, "t1__k1")
+    assert platform.texts == [answer(json.dumps({"tokens": 5}), 5).strip()]
+
+
+async def test_a_prompt_that_was_given_up_is_not_said_to_be_lost_as_well(start, platform):
+    front, other = start(), start()
+    await fail_to_submit(front, "k1")
+    front.dispatch.give_up("t1__k1")
+    await asyncio.sleep(2 * LEASE_S)
+    assert platform.texts == []
+    assert await front.redis.zcard(keys.promises(FRONT)) == 0
+    assert other.dispatch.in_delivery == 0
 
 
 async def test_a_waiting_prompt_shows_its_place_and_a_way_to_stop(start, platform):

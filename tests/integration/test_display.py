@@ -12,6 +12,7 @@ from bots.delivery.pacing import Budget
 from bots.delivery.surface import ExpiredError, GoneError, SlowDownError
 from tests.clock import Clock, DrivenClock
 from tests.wall import Platform, Wall
+from workers.metrics import EDITS
 
 JOB = "t__1"
 
@@ -44,6 +45,7 @@ async def test_the_newest_wins_and_edits_keep_their_distance(async_redis):
     clock = DrivenClock()
     platform = Platform(clock, clock.sleep)
     row = await display(async_redis, Wall(platform), clock)
+    before = {result: EDITS.labels(result)._value.get() for result in ("sent", "dropped")}
     for number in range(200):
         row.show(views(f"text {number}"))
         await asyncio.sleep(0.001)
@@ -55,6 +57,8 @@ async def test_the_newest_wins_and_edits_keep_their_distance(async_redis):
     times = [at_s for at_s, _ in platform.shown]
     assert platform.texts == ["the end"]
     assert 4 <= len(times) <= 10, "two hundred updates in ten seconds become few edits"
+    assert EDITS.labels("sent")._value.get() - before["sent"] == len(times)
+    assert EDITS.labels("dropped")._value.get() - before["dropped"] >= 200 - len(times) - 2
     assert all(later - earlier >= 1.2 for earlier, later in itertools.pairwise(times[:-1]))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -74,7 +75,7 @@ async def test_a_tenants_configuration_decides_its_policy_by_channel_and_role(as
     marked = await rules.apply(asked, Whence(nsfw=True))
     assert marked.policy is not None
     assert marked.policy.settings[Category.SEXUAL][1] is Action.BLUR
-    await configs.change("guild", "moderation", "strict", rules.ceilings)
+    await configs.change("guild", "moderation", "strict", await rules.ceilings())
     strict = await rules.apply(asked, Whence())
     assert strict.policy == default_policy("strict")
     own = Policy(lists=(WordList(words=("forbidden",)),), exempt={"7": ("blocked_words",)})
@@ -105,3 +106,12 @@ async def test_what_moderation_keeps_of_a_person_goes_with_the_rest(tmp_path: Pa
     record.appeal("guild__k1", "guild", "u")
     assert decisions.forget_user(None, "u") == 1
     assert record.appeals() == []
+
+
+def test_attachments_that_a_tenant_does_not_accept_stop_a_prompt() -> None:
+    rule = rules_for(Policy(attachments=("png",)).at())
+    said = rule(replace(prompt("Read this."), attachments=("notes.txt",)))
+    assert isinstance(said, Refusal)
+    assert (said.rule, said.appealable) == ("attachments", False)
+    assert "png" in said.message
+    assert rule(replace(prompt("Read this."), attachments=("fox.PNG",))) is None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import check, table
 from tests.valkey import ValkeyProcess
 
 
@@ -33,3 +34,23 @@ def test_a_benchmark_runs_and_writes_its_figures(
     assert columns <= set(ours)
     assert all(value > 0 for value in ours.values())
     assert "goal" in done.stdout
+
+
+def test_the_check_fails_on_what_became_worse_and_on_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads(check.RECORD.read_text())
+    assert check.compare(record, record) == []
+    better = {each.name: record[each.name] * (2 if each.higher_is_better else 0.5) for each in check.WATCHED}
+    assert check.compare(better, record) == []
+    worse = {each.name: record[each.name] * (0.3 if each.higher_is_better else 3) for each in check.WATCHED}
+    assert len(check.compare(worse, record)) == len(check.WATCHED)
+    assert check.compare({}, record), "what was not measured is no success"
+    assert "WORSE" in capsys.readouterr().out
+
+
+def test_all_figures_make_one_table_a_csv_and_a_plot(tmp_path: Path) -> None:
+    rows = [{"name": name, "figures": {"jobs/s": value}} for name, value in (("ours", 10.0), ("theirs <x>", 5.0))]
+    (tmp_path / "queue.json").write_text(json.dumps({"title": "t", "rows": rows}))
+    (tmp_path / "chat.json").write_text(json.dumps([{"name": "ours", "users": 8, "tokens_per_s": 3.0}]))
+    table.main(tmp_path)
+    assert "queue,theirs <x>,jobs/s,5.0,0.5" in (tmp_path / "table.csv").read_text()
+    assert "theirs &lt;x&gt;" in (tmp_path / "ratios.svg").read_text()

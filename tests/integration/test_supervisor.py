@@ -1,14 +1,15 @@
 """One process tree: it restarts what dies, gives up on what cannot start, and ends in order."""
 
 import json
+import os
 import signal
 
 import pytest
 import redis
 
-from tests.jobs import ask, assert_answered, ends, fair_queue, types, wait_until
+from tests.jobs import ask, assert_answered, chat_request, ends, fair_queue, payload, types, wait_until
 from tests.valkey import ValkeyProcess
-from tests.worker_processes import alive, children, config, supervisor, wait_ready
+from tests.worker_processes import Process, alive, children, config, supervisor, wait_ready
 from workers import keys
 from workers.supervisor import Supervisor
 
@@ -68,3 +69,29 @@ def test_maintenance_puts_back_what_a_dead_worker_popped(server: ValkeyProcess, 
 def test_needs_a_worker() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Supervisor([])
+
+
+_NEWER_RELEASE = """
+import sys
+from workers import contract, worker_process
+read = contract._decode
+contract._decode = lambda model, raw: read(model, {**raw, "v": 1} if isinstance(raw, dict) else raw)
+sys.exit(worker_process.main())
+"""
+
+
+def test_an_old_worker_leaves_newer_jobs_to_a_newer_one(server: ValkeyProcess, redis_client: redis.Redis) -> None:
+    queue = fair_queue(redis_client)
+    newer = payload(chat_request("k1", prompt=json.dumps({"tokens": 3}))) | {"v": 2}
+    queue.enqueue_call("palaver.chat", kwargs={"request": newer}, job_id="t1__k1", result_ttl=600)
+    with supervisor(config(server.url, "old")):
+        wait_until(lambda: types(redis_client).count("retrying") >= 2, what="for it to be handed back twice")
+        old = ask(queue, "k2", tokens=3)
+        wait_until(lambda: old in ends(redis_client), what="for what it understands")
+        new = Process(["-c", _NEWER_RELEASE, str(os.getpid())], config(server.url, "new").to_json())
+        try:
+            wait_until(lambda: "t1__k1" in ends(redis_client), what="for the newer worker")
+        finally:
+            new.end()
+    assert ends(redis_client)["t1__k1"].type == "finished"
+    assert redis_client.llen(keys.rejected()) == 0

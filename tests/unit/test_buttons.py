@@ -5,8 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bots.delivery.buttons import MAX_ID_CHARS, Button, parse
+from bots.delivery.page import Page
+from workers.client import Ended, TextDelta
+from workers.contract import Event, Failure, ReplyTo
 
 JOB = "discord-1234567890123456789__i-9876543210987654321"
+REPLY = ReplyTo(front_end="t")
 
 
 @pytest.mark.parametrize(
@@ -54,3 +58,14 @@ def test_a_job_id_that_is_too_long_is_told_before_it_reaches_a_platform():
 def test_labels_count_from_one():
     assert Button("vary", JOB, 0).label == "Vary 1"
     assert Button("stop", JOB).label == "Stop"
+
+
+@pytest.mark.parametrize(("code", "shown"), [("refused", ["Appeal"]), ("refused_finally", []), ("engine_died", [])])
+def test_an_answer_that_moderation_stopped_ends_with_a_way_to_appeal(code: str, shown: list[str]) -> None:
+    page = Page("discord-1__m1", 2_000, len)
+    page.take(TextDelta("Once upon a time."))
+    failure = Failure(code=code, message="The answer was stopped.")
+    page.take(Ended(Event(type="refused", job_id="discord-1__m1", reply=REPLY, at_s=1, failure=failure)))
+    last = page.views()[-1]
+    assert [button.label for button in last.buttons] == shown
+    assert "Once upon a time." in last.text

@@ -44,7 +44,15 @@ def test_every_module_has_its_sentence_in_the_architecture() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/settings.md", "docs/architecture.md", "docs/operations.md", "docs/discord.md"]
+    "document",
+    [
+        "README.md",
+        "docs/settings.md",
+        "docs/architecture.md",
+        "docs/operations.md",
+        "docs/runbook.md",
+        "docs/discord.md",
+    ],
 )
 def test_links_lead_to_files_that_exist(document: str) -> None:
     place = ROOT / document
@@ -64,3 +72,12 @@ def test_every_command_has_help(command: str) -> None:
         [sys.executable, "-m", "bots.cli", command, "--help"], capture_output=True, text=True, check=True
     )
     assert "Usage: palaver" in done.stdout
+
+
+def test_every_alert_has_its_place_in_the_runbook() -> None:
+    text = (ROOT / "docs/runbook.md").read_text("utf-8")
+    places = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", text, re.MULTILINE)}
+    assert len(places) == 10
+    wanted = re.findall(r"docs/runbook.md#(\S+)", (ROOT / "compose/prometheus/alerts.yml").read_text("utf-8"))
+    assert wanted
+    assert set(wanted) <= places

@@ -63,8 +63,8 @@ def test_every_decision_is_counted_and_no_text_or_name_is_stored(record: Record,
 def test_texts_are_kept_only_where_the_tenant_wants_it_and_encrypted(record: Record, tmp_path: Path) -> None:
     record.decided([decided("1", policy=Policy(keep_texts=True).at()), decided("2")])
     record.flush()
-    assert record.appeal("guild__1", "guild", "ann").text == TEXT
-    assert record.appeal("guild__2", "guild", "ann").text is None
+    assert record.appeal("guild__1", "guild", "ann").appeal.text == TEXT
+    assert record.appeal("guild__2", "guild", "ann").appeal.text is None
     everything = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert TEXT.encode() not in everything
 
@@ -85,9 +85,9 @@ def test_an_appeal_goes_to_the_moderators_and_its_outcome_stays(record: Record) 
         record.appeal("guild__2", "guild", "ann")
     with pytest.raises(InvalidRequestError, match="no refused request of yours"):
         record.appeal("guild__1", "guild", "bob")
-    appeal = record.appeal("guild__1", "guild", "ann")
+    appeal = record.appeal("guild__1", "guild", "ann").appeal
     assert (appeal.status, appeal.category) == ("open", "hate")
-    assert record.appeal("guild__1", "guild", "ann") == appeal
+    assert record.appeal("guild__1", "guild", "ann").appeal == appeal
     assert record.appeals("guild", "open") == [appeal]
     with pytest.raises(InvalidRequestError, match="no open appeal"):
         record.resolve(appeal.appeal_id, "other", "mod", approve=True)

@@ -136,3 +136,25 @@ def test_secrets_do_not_show(monkeypatch):
 def test_settings_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         settings.load().log_level = "debug"
+
+
+def test_secrets_may_lie_in_files(monkeypatch, tmp_path):
+    for name, text in (("password", "from a file\n"), ("token", " t0ken "), ("empty", "\n")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PALAVER_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PALAVER_REDIS__PASSWORD_FILE", str(tmp_path / "password"))
+    monkeypatch.setenv("DISCORD_TOKEN_FILE", str(tmp_path / "token"))
+    loaded = settings.load()
+    assert loaded.redis.password is not None
+    assert loaded.redis.password.get_secret_value() == "from a file"
+    assert loaded.discord.token is not None
+    assert loaded.discord.token.get_secret_value() == "t0ken"
+    monkeypatch.setenv("DISCORD_TOKEN", "from the environment")
+    assert settings.load().discord.token != loaded.discord.token
+    monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "empty"))
+    with pytest.raises(SettingsError, match=r"SLACK_BOT_TOKEN_FILE.*empty"):
+        settings.load()
+    monkeypatch.setenv("PALAVER_LOG_LEVEL_FILE", "x")
+    with pytest.raises(SettingsError, match="PALAVER_LOG_LEVEL_FILE is no setting"):
+        settings.load()

@@ -5,7 +5,7 @@
 -- A budget is held against an account: what it has used and what jobs in flight have reserved.
 -- KEYS: the admission record, one key a limit, one account a budget. ARGV: seconds to keep the record; for each limit
 -- what the job costs and the window (the whole burst), in microseconds; for each budget its ceiling and what the job may
--- take, in microseconds of GPU time, and seconds to keep the account at least.
+-- take, in microseconds of GPU time, and seconds to keep the account at least; the set of those admitted lately, the job.
 -- Returns {1} admitted, {0} seen before, {-1, limit, retry after in us (-1: never)} or {-2, budget, us left} refused.
 -- What costs time here is the number of commands; times of expiry are absolute and written as text, because the
 -- server would otherwise rewrite each command for its log, and would print numbers by way of floating point.
@@ -14,7 +14,7 @@ if found[1] then
   return { 0 }
 end
 
-local budgets = #ARGV - 1 - 2 * (#KEYS - 1)
+local budgets = #ARGV - 3 - 2 * (#KEYS - 1)
 local limits = #KEYS - 1 - budgets
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -75,4 +75,5 @@ for i = 1, budgets do
   record = record .. key .. ' ' .. string.format('%d', cost) .. ' reserved\n'
 end
 redis.call('SET', KEYS[1], record, 'EX', ARGV[1])
+redis.call('ZADD', ARGV[#ARGV - 1], clock[1], ARGV[#ARGV]) -- should it never reach the queue, it gets its charges back
 return { 1 }

@@ -1,4 +1,5 @@
--- Gives back what a job was charged and what it has reserved, once. KEYS[1]: the admission record. ARGV[1]: 1 to forget the job altogether.
+-- Gives back what a job was charged and what it has reserved, once. KEYS[1]: the admission record. ARGV[1]: 1 to forget the
+-- job altogether, 2 to give back only what it has reserved of budgets.
 -- Time has given back part of the charge already: a TAT drains in the order in which it was charged, so what is left
 -- of this charge is what lies between now and the TAT it led to. An earlier refund of an older charge makes that a
 -- little too much; the excess stays within one job's cost.
@@ -14,6 +15,10 @@ for key, charge in string.gmatch(record, '(%S+) (%d+) reserved') do
   if redis.call('EXISTS', key) == 1 then
     redis.call('HINCRBY', key, 'reserved_us', -charge)
   end
+end
+if ARGV[1] == '2' then
+  redis.call('SET', KEYS[1], (string.gsub(record, '%S+ %d+ reserved\n', '')), 'KEEPTTL')
+  return refunded
 end
 for key, charge, reached in string.gmatch(record, '(%S+) (%d+) (%d+)') do
   refunded = refunded + 1

@@ -1,0 +1,94 @@
+"""What the processes answer to Prometheus, by real processes; and that rules and dashboards ask for what is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.jobs import ask, ends, fair_queue, wait_until
+from tests.valkey import ValkeyProcess
+from tests.worker_processes import Process, children, config, worker
+from workers.metrics import OTHER_TENANTS, TenantLabels
+from workers.settings import MetricsSettings
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 - always this machine's
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def samples(url: str) -> dict[tuple[str, ...], float]:
+    """Name and sorted values of the labels -> value."""
+    _, text = get(f"{url}/metrics")
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def announced(data_dir: Path, name: str) -> str:
+    """Where a process listens, as Prometheus is told."""
+    found: list[Path] = []
+
+    def there() -> bool:
+        found[:] = data_dir.glob(f"metrics/{name}-*.json")
+        return bool(found)
+
+    wait_until(there, what=f"for {name} to say where it listens")
+    (entry,) = json.loads(found[0].read_text())
+    assert entry["labels"] == {"process": name}
+    return f"http://{entry['targets'][0]}"
+
+
+@contextmanager
+def measured_worker(server: ValkeyProcess, data_dir: Path) -> Iterator[tuple[Process, str]]:
+    configured = config(server.url, capacity=7).model_copy(
+        update={"data_dir": data_dir, "metrics": MetricsSettings(port=0), "log_format": "json"}
+    )
+    with worker(configured) as process:
+        url = announced(data_dir, "chat-worker")
+        wait_until(lambda: get(f"{url}/readyz")[0] == 200, what="for the engine")
+        yield process, url
+
+
+def test_a_worker_counts_what_it_did(server: ValkeyProcess, redis_client: redis.Redis, tmp_path: Path) -> None:
+    queue = fair_queue(redis_client)
+    with measured_worker(server, tmp_path) as (process, url):
+        assert get(f"{url}/healthz")[0] == 200
+        assert get(f"{url}/nothing")[0] == 404
+        ids = [ask(queue, "k1", tokens=4), ask(queue, "k2", tokens=5), ask(queue, "k3", refuse="refused")]
+        wait_until(lambda: set(ids) <= set(ends(redis_client)))
+        wait_until(lambda: samples(url)["palaver_jobs_total", "chat", "refused"] == 1)
+        found = samples(url)
+        assert found["palaver_jobs_total", "chat", "finished"] == 2
+        assert found["palaver_tokens_total", "chat", "completion"] == 9
+        assert found["palaver_batch_slots", "chat"] == 7
+        assert found["palaver_batch_in_flight", "chat"] == 0
+        for histogram in ("palaver_queue_wait_seconds", "palaver_first_token_seconds", "palaver_job_seconds"):
+            assert found[f"{histogram}_count", "chat"] == 2
+        assert found["palaver_tenant_gpu_seconds_total", "chat", "t1"] >= 0
+        (engine,) = children(process.pid)
+        os.kill(engine, signal.SIGKILL)
+        wait_until(lambda: samples(url)["palaver_engine_restarts_total", "chat"] == 1)
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert not list(tmp_path.glob("metrics/*.json"))
+
+
+def test_tenant_labels_are_bounded() -> None:
+    labels = TenantLabels(most=2)
+    assert [labels.of(f"t{i}") for i in range(5)] == ["t0", "t1", *[OTHER_TENANTS] * 3]
+    assert labels.of("t1") == "t1"

@@ -27,7 +27,7 @@ def build(options: dict[str, object], progress: Callable[[str, float | None], No
 def _build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine[AnswerRequest]:
     unknown = set(options) - {"data_dir", "device", "url", "model"}
     if unknown:
-        raise InvalidRequestError(f"An answer engine has no option {sorted(unknown)[0]}.")
+        raise InvalidRequestError(f"An answer engine has no option {min(unknown)}.")
     from generation.answers.engine import AnswerEngine  # with numpy and SQLAlchemy, a good part of a second
     from generation.retrieval.embedding import load_embedder
     from generation.retrieval.knowledge import Knowledge, default_url

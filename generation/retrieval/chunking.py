@@ -81,9 +81,9 @@ def chunks_of(document_id: str, parsed: ParsedDocument, title: str) -> list[Chun
     """
     chunks: list[Chunk] = []
     seen: Counter[tuple[str, ...]] = Counter()
-    for section in parsed.sections:
+    for whole in parsed.sections:
         # A page's one great heading is its title again.
-        section = replace(section, heading_path=_below(section.heading_path, title))
+        section = replace(whole, heading_path=_below(whole.heading_path, title))
         for number, paragraphs in enumerate(_pieces(section.paragraphs)):
             seen[section.heading_path] += 1
             place = "\x1f".join((document_id, *section.heading_path, str(seen[section.heading_path])))

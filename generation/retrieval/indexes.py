@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Connection, text
 
+from generation.errors import KnowledgeError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -152,8 +154,6 @@ def _prefixed(tenant: int, terms: str) -> str:
 
 def index_of(dialect: str) -> Any:
     """The indexes of a database, by SQLAlchemy's name for its dialect."""
-    if dialect == "postgresql":
-        from generation.retrieval.postgres import PostgresIndex
-
-        return PostgresIndex()
+    if dialect != "sqlite":
+        raise KnowledgeError(f"Knowledge is kept in SQLite; this release has no index for {dialect}.")
     return SqliteIndex()

@@ -155,7 +155,7 @@ class TenantKnowledge:
         """Remove an approved pair; whether it was there."""
         return self._rows.remove(self._document_id(f"pair:{pair_id}"))
 
-    def search(self, query: str, limit: int = 5, filters: Filters | None = None) -> list[Hit]:
+    def search(self, query: str, limit: int = 5, filters: Filters | None = None) -> Sequence[Hit]:
         """The passages that most probably answer a question, best first, one for each section.
 
         Args:
@@ -211,7 +211,7 @@ class TenantKnowledge:
         self._rows.put(document, pieces, self._embedded(pieces))
         return document
 
-    def _embedded(self, pieces: Sequence[Chunk]) -> list[Embedded]:
+    def _embedded(self, pieces: Sequence[Chunk]) -> Sequence[Embedded]:
         texts = [text for piece in pieces for _, text in piece.embedded]
         return [Embedded(model, self._knowledge.embedder(model).encode(texts)) for model in self._knowledge.models()]
 

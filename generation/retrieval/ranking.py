@@ -1,4 +1,4 @@
-"""How probable it is that a passage answers a question: similarity and shared rare terms, fused by calibrated scores."""
+"""How probable it is that a passage answers a question: similarity and shared rare terms, fused by calibration."""
 
 from __future__ import annotations
 

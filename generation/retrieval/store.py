@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, literal, select, update
+from sqlalchemy import Connection, Engine, Row, create_engine, delete, event, func, insert, literal, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
@@ -132,8 +132,9 @@ class Store:
             row = connection.execute(
                 insert(models).values(name=name, dimensions=dimensions, state="active")
             ).inserted_primary_key
-            self.index.create(connection, int(row[0]), dimensions)
-        return self.active_model() or Model(int(row[0]), name, dimensions, active=True)
+            number = _number(row)
+            self.index.create(connection, number, dimensions)
+        return self.active_model() or Model(number, name, dimensions, active=True)
 
     def models(self) -> list[Model]:
         """All models that have vectors here."""
@@ -254,7 +255,7 @@ class TenantRows:
         if known is not None:
             return known
         row = connection.execute(insert(tenants).values(name=self._name)).inserted_primary_key
-        return int(row[0])  # not remembered: this transaction may still fail
+        return _number(row)  # not remembered: this transaction may still fail
 
     def _remove(self, connection: Connection, tenant: int, document_id: str) -> bool:
         mine = (documents.c.tenant_id == tenant, documents.c.document_id == document_id)
@@ -294,7 +295,7 @@ class TenantRows:
                 approved_by=document.approved_by,
             )
         ).inserted_primary_key
-        return int(row[0])
+        return _number(row)
 
     @staticmethod
     def _insert_chunk(connection: Connection, tenant: int, document: int, title: str, piece: Chunk) -> tuple[int, str]:
@@ -312,7 +313,7 @@ class TenantRows:
                 terms=terms,
             )
         ).inserted_primary_key
-        return int(row[0]), terms
+        return _number(row), terms
 
     def _insert_vectors(
         self, connection: Connection, tenant: int, embedded: Embedded, kinds: Sequence[tuple[int, str]]
@@ -321,12 +322,12 @@ class TenantRows:
 
         halves = embedded.vectors.astype(np.float16)
         rows = [
-            int(
+            _number(
                 connection.execute(
                     insert(vectors).values(
                         tenant_id=tenant, chunk=chunk, model=embedded.model.row, kind=kind, vector=half.tobytes()
                     )
-                ).inserted_primary_key[0]
+                ).inserted_primary_key
             )
             for (chunk, kind), half in zip(kinds, halves, strict=True)
         ]
@@ -520,3 +521,10 @@ def _engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _number(key: Row[Any] | None) -> int:
+    """The number of a row that was just inserted."""
+    if key is None:
+        raise KnowledgeError("The database does not tell the number of a new row.")
+    return int(key[0])

@@ -11,7 +11,15 @@ _PART = re.compile(r"[^\W_]+")
 _SPACELESS = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af]")
 
 STOP_WORDS = frozenset(
-    ["a", "about", "above", "after", "again", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because", "been", "before", "being", "below", "between", "both", "but", "by", "can", "could", "did", "do", "does", "doing", "done", "down", "during", "each", "either", "else", "ever", "every", "few", "for", "from", "further", "get", "gets", "getting", "got", "had", "has", "have", "having", "he", "her", "here", "hers", "him", "his", "how", "i", "if", "in", "into", "is", "it", "its", "itself", "just", "know", "let", "like", "may", "me", "might", "mine", "more", "most", "must", "my", "myself", "need", "no", "nor", "not", "of", "off", "on", "once", "one", "only", "or", "other", "our", "ours", "out", "over", "own", "please", "same", "shall", "she", "should", "so", "some", "such", "than", "that", "the", "their", "theirs", "them", "themselves", "then", "there", "these", "they", "this", "those", "through", "to", "too", "under", "until", "up", "upon", "us", "use", "used", "using", "very", "want", "was", "way", "we", "were", "what", "when", "where", "whether", "which", "while", "who", "whom", "whose", "why", "will", "with", "within", "without", "would", "you", "your", "yours", "yourself"]
+    """
+    a about above after again all also am an and any are as at be because been before being below between both but
+    by can could did do does doing done down during each either else ever every few for from further get gets
+    getting got had has have having he her here hers him his how i if in into is it its itself just know let like
+    may me might mine more most must my myself need no nor not of off on once one only or other our ours out over
+    own please same shall she should so some such than that the their theirs them themselves then there these they
+    this those through to too under until up upon us use used using very want was way we were what when where
+    whether which while who whom whose why will with within without would you your yours yourself
+    """.split()  # noqa: SIM905 - so many quotes are hard to read
 )
 #: Function words of questions and statements; a pair made of two of their characters says nothing.
 STOP_CHARACTERS = frozenset(

@@ -13,17 +13,22 @@ if TYPE_CHECKING:
 
 _HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 _IGNORED = frozenset(
-    ["script", "style", "noscript", "template", "nav", "footer", "aside", "form", "button", "iframe", "svg", "head"]
-    + ["-comment", "object", "select", "canvas", "video", "audio"]
+    """
+    script style noscript template nav footer aside form button iframe svg head -comment object select canvas
+    video audio
+    """.split()  # noqa: SIM905 - so many quotes are hard to read
 )
 _BLOCKS = frozenset(
-    ["p", "div", "section", "article", "main", "li", "ul", "ol", "dl", "dt", "dd", "table", "tr", "pre", "blockquote"]
-    + ["figure", "figcaption", "body", "html", "header", "hr", "address", "details", "summary", "caption"]
+    """
+    p div section article main li ul ol dl dt dd table tr pre blockquote figure figcaption body html header hr
+    address details summary caption
+    """.split()  # noqa: SIM905 - so many quotes are hard to read
 )
 _SPACE = re.compile(r"[ \t\r\n\u00a0]+")
 #: A line break between Chinese or Japanese characters is no space.
 _BETWEEN_HAN = re.compile(
-    r"(?<=[\u3000-\u303f\u3040-\u30ff\u3400-\u9fff\uff00-\uffef]) (?=[\u3000-\u303f\u3040-\u30ff\u3400-\u9fff\uff00-\uffef])"
+    r"(?<=[\u3000-\u303f\u3040-\u30ff\u3400-\u9fff\uff00-\uffef]) "
+    r"(?=[\u3000-\u303f\u3040-\u30ff\u3400-\u9fff\uff00-\uffef])"
 )
 _NAVIGATION_CLASSES = frozenset(["navheader", "navfooter", "toc", "navbar", "sidebar", "breadcrumb", "breadcrumbs"])
 

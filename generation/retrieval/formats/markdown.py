@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 
@@ -21,7 +22,7 @@ def parse_markdown(text: str) -> ParsedDocument:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(body)
     seen: Counter[str] = Counter()
-    for heading, inline in zip(tokens, tokens[1:], strict=False):
+    for heading, inline in itertools.pairwise(tokens):
         if heading.type == "heading_open":
             slug = slug_of(inline.content)
             heading.attrSet("id", slug if not seen[slug] else f"{slug}-{seen[slug]}")

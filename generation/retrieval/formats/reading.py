@@ -36,12 +36,13 @@ def parse(name: str, content: bytes) -> ParsedDocument:
         content: The bytes.
 
     Raises:
-        UnreadableDocumentError: It is broken, too large, encrypted, empty or of no known format; the message says which.
+        UnreadableDocumentError: It is broken, too large, empty or of no known format; the message says which.
     """
     ending = PurePosixPath(name).suffix.lower()
     if ending not in _PARSERS:
         raise UnreadableDocumentError(
-            f"{ending or 'a file without an ending'} is not a format that can be read; known are {', '.join(sorted(ENDINGS))}"
+            f"{ending or 'a file without an ending'} is not a format that can be read; "
+            f"known are {', '.join(sorted(ENDINGS))}"
         )
     require_size(len(content))
     parsed = _PARSERS[ending](content)

@@ -13,6 +13,8 @@ import click
 #: Name -> (where its ``click.Command`` is, the line that ``palaver --help`` shows).
 COMMANDS = {
     "chat": ("bots.commands.chat:command", "Talk to the model; with a question or piped input, answer and exit."),
+    "ask": ("bots.commands.ask:command", "Answer a question from documents, with its sources."),
+    "knowledge": ("bots.commands.knowledge:command", "The documents that questions are answered from."),
     "imagine": ("bots.commands.imagine:command", "Draw pictures of a prompt, as files."),
     "demo": ("bots.commands.demo:command", "Start everything and show it at work."),
     "up": ("bots.commands.up:command", "Run server, workers and the configured front-ends as one process tree."),

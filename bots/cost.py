@@ -8,6 +8,8 @@ from bots.conversation import CHARS_PER_TOKEN
 from workers.contract import ChatMessage, ImageBody, ImageOptions
 
 _LARGEST_GPU_S = 86_400.0
+#: One search, its question embedded; no GPU takes part.
+ANSWER_COST_GPU_S = 0.05
 
 # One share of a running batch, on the embedded chat model's usual machine.
 _PREFILL_GPU_S_PER_TOKEN = 0.001

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bots.conversation import Conversations
+from bots.handover.learning import Learning
 from bots.moderation import LateRecord
 from bots.offers import Offers
 from bots.request_records import RequestRecords
@@ -39,6 +40,7 @@ class Privacy:
         usage: Sums.
         client: The queue, where finished pictures are.
         decisions: What moderation decided; None where it keeps nothing.
+        learning: What was asked of people, and drafts made of it; None where there is no hand-over.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class Privacy:
         usage: UsageRecords,
         client: Client,
         decisions: LateRecord | None = None,
+        learning: Learning | None = None,
     ) -> None:
         self._client = client
         self._decisions = decisions
+        self._learning = learning
         self._conversations = conversations
         self._records = records
         self._usage = usage
@@ -98,4 +102,6 @@ class Privacy:
         await self._client.forget_usage(user, platform, tenant)
         if self._decisions is not None:
             await asyncio.to_thread(self._decisions.forget_user, tenant, user)
+        if self._learning is not None:
+            await self._learning.forget_user(tenant, user)
         return Deleted(turns, records)

@@ -13,17 +13,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from bots import enhancement
 from bots.conversation import Conversations
-from bots.cost import chat_cost_gpu_s, longest_answer_tokens, smaller_pictures
+from bots.cost import ANSWER_COST_GPU_S, chat_cost_gpu_s, longest_answer_tokens, smaller_pictures
 from bots.image_prompt import ImagePrompt, faults_in_words, image_request
 from bots.refusals import StoppedError, TooCostlyError
 from generation.moderation.policy import EffectivePolicy
 from workers.client import CancelOutcome, Client, Ended, Queued, Restarted, Submitted, TextDelta
 from workers.client import Update as QueueUpdate
 from workers.contract import (
+    AnswerBody,
     ChatBody,
     ChatMessage,
     ChatOptions,
@@ -39,6 +40,9 @@ from workers.errors import JobNotFoundError, RefusedError
 
 #: Handle field that says which conversation an answer belongs to.
 CONVERSATION = "conversation"
+
+#: Earlier questions that a question may lean on ("and in China?").
+_ASKED_BEFORE = 6
 
 _log = logging.getLogger("palaver.service")
 
@@ -62,6 +66,7 @@ class Prompt:
         model: Which chat model answers; None for the operator's usual one.
         attachments: Names of the files that came with it, which the tenant's policy may not accept.
         quota: Limits and budgets that hold for its author there; None for the operator's general ones.
+        kind: ``chat`` lets the model answer, ``answer`` quotes what the tenant knows.
     """
 
     platform: str
@@ -78,6 +83,7 @@ class Prompt:
     model: str | None = None
     attachments: tuple[str, ...] = ()
     quota: Quota | None = None
+    kind: Literal["chat", "answer"] = "chat"
 
     @property
     def job_id(self) -> str:
@@ -154,7 +160,7 @@ class ChatService:
         job_id = prompt.job_id
         with faults_in_words():
             messages = await self._conversations.messages(*place, job_id, prompt.text, prompt.persona)
-            request = self._request(prompt, messages)
+            request = self._request(prompt, _body(prompt, messages))
         # Before it is enqueued: an answer may come at once, and it is recorded beside its question or not at all.
         await self._conversations.ask(*place, job_id, prompt.text, f"{prompt.platform}:{prompt.user}")
         try:
@@ -286,7 +292,7 @@ class ChatService:
             await self._conversations.drop(*place, event.job_id)
         _log.info("job %s: %s", event.job_id, event.type)
 
-    def _request(self, prompt: Prompt, messages: tuple[ChatMessage, ...]) -> Request:
+    def _request(self, prompt: Prompt, body: ChatBody | AnswerBody) -> Request:
         handle = {**prompt.reply.handle, CONVERSATION: prompt.conversation}
         return Request(
             platform=prompt.platform,
@@ -295,8 +301,10 @@ class ChatService:
             user=prompt.user,
             idempotency_key=prompt.key,
             reply=prompt.reply.model_copy(update={"handle": handle}),
-            body=ChatBody(messages=messages, options=prompt.options),
-            cost_gpu_s=chat_cost_gpu_s(messages, prompt.options.max_new_tokens),
+            body=body,
+            cost_gpu_s=ANSWER_COST_GPU_S
+            if isinstance(body, AnswerBody)
+            else chat_cost_gpu_s(body.messages, body.options.max_new_tokens),
             timeout_s=self._timeout_s,
             created_at_s=time.time(),
             policy=prompt.policy,
@@ -305,9 +313,17 @@ class ChatService:
         )
 
 
-def _with_offer(error: RefusedError, prompt: AnyPrompt, asked: ChatBody | ImageBody) -> RefusedError:
+def _body(prompt: Prompt, messages: tuple[ChatMessage, ...]) -> ChatBody | AnswerBody:
+    """What the worker gets: the conversation, or the question with those before it, which it may lean on."""
+    if prompt.kind == "chat":
+        return ChatBody(messages=messages, options=prompt.options)
+    asked = [message.content for message in messages if message.role == "user"]
+    return AnswerBody(kind="answer", question=asked[-1], conversation=tuple(asked[:-1][-_ASKED_BEFORE:]))
+
+
+def _with_offer(error: RefusedError, prompt: AnyPrompt, asked: ChatBody | ImageBody | AnswerBody) -> RefusedError:
     """A budget's no, with what would fit into it where something does; any other no as it is."""
-    if error.left_gpu_s is None:
+    if error.left_gpu_s is None or isinstance(asked, AnswerBody):
         return error
     if isinstance(prompt, ImagePrompt):
         options = smaller_pictures(asked, error.left_gpu_s) if isinstance(asked, ImageBody) else None

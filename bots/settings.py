@@ -29,6 +29,7 @@ from workers.settings import (
     BudgetSettings,
     ChatModelSettings,
     ImageModelSettings,
+    KnowledgeSettings,
     LimitSettings,
     MetricsSettings,
     ModerationSettings,
@@ -71,11 +72,12 @@ class AllLimits(_Section):
         tenant_in_flight=16,
         user_in_flight=4,
     )
+    answer: LimitSettings = LimitSettings()
 
     @property
     def by_kind(self) -> dict[Kind, LimitSettings]:
         """The same, to be looked up."""
-        return {"chat": self.chat, "image": self.image}
+        return {"chat": self.chat, "image": self.image, "answer": self.answer}
 
 
 class ConversationSettings(_Section):
@@ -150,6 +152,7 @@ class Settings(BaseSettings):
     image: ImageModelSettings = ImageModelSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     conversation: ConversationSettings = ConversationSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     discord: DiscordSettings = DiscordSettings()
     slack: SlackSettings = SlackSettings()
     moderation: ModerationSettings = ModerationSettings()

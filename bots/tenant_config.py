@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 
+from bots.handover import hours
 from generation.moderation.policy import Policy
 from workers import keys
 from workers.errors import SettingsError
@@ -40,6 +41,10 @@ class TenantConfig(BaseModel):
         moderation: How strict, never laxer than the operator; None for as strict.
         policy: Everything else about moderation, in place of ``moderation``; set with ``palaver moderation set``.
         threads: Whether a mention in a channel is answered in a thread of its own.
+        support_channels: Ids of the channels in which mentions are answered from knowledge instead of by the model.
+        team_channel: Id of the channel in which people take over from the bot; empty for no hand-over.
+        handover_topics: Words that only people answer.
+        working_hours: When people are there, such as ``Mon-Fri 09:00-17:00 Europe/Berlin``; empty for always.
         appeals_channel: Id of the channel in which moderators read appeals.
         user_day_gpu_s: Most GPU time of one user in a day, where the operator allows more.
         user_month_gpu_s: And in a month.
@@ -59,6 +64,10 @@ class TenantConfig(BaseModel):
     moderation: Moderation | None = None
     policy: Policy | None = None
     threads: bool = False
+    support_channels: tuple[str, ...] = Field(default=(), max_length=_LISTED)
+    team_channel: str = Field(default="", max_length=40)
+    handover_topics: tuple[str, ...] = Field(default=(), max_length=_LISTED)
+    working_hours: str = Field(default="", max_length=80)
     appeals_channel: str = Field(default="", max_length=40)
     user_day_gpu_s: float | None = Field(default=None, gt=0, le=1e9)
     user_month_gpu_s: float | None = Field(default=None, gt=0, le=1e9)
@@ -172,6 +181,10 @@ def _read(name: str, text: str, ceilings: Ceilings) -> object:
         "max_answer_tokens": _tokens,
         "user_per_minute": _rate,
         "channels": _ids,
+        "support_channels": _ids,
+        "team_channel": _one_id,
+        "handover_topics": _topics,
+        "working_hours": _hours,
         "roles": _ids,
         "moderation": _level,
         "appeals_channel": _channel,
@@ -258,3 +271,22 @@ def _ids(text: str, _: Ceilings) -> tuple[str, ...]:
     if not ids:
         raise SettingsError("Name them by mentioning them, such as #general or @helpers.")
     return ids
+
+
+def _one_id(text: str, _: Ceilings) -> str:
+    found = _ids(text, _)
+    if len(found) != 1:
+        raise SettingsError("Name one channel by mentioning it, such as #support-team.")
+    return found[0]
+
+
+def _topics(text: str, _: Ceilings) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(each.strip() for each in re.split(r"[,，;；]", text) if each.strip()))
+
+
+def _hours(text: str, _: Ceilings) -> str:
+    try:
+        hours.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"Those are no working hours: {error}.") from None
+    return text

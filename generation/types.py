@@ -13,10 +13,13 @@ from generation.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from generation.moderation.policy import EffectivePolicy
+    from generation.retrieval.types import Citation
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "deadline"]
 ImageTask = Literal["generate", "upscale"]
+AnswerTask = Literal["ask", "learn", "unlearn"]
+Decision = Literal["answer", "did_you_mean", "unknown"]
 
 #: Most pictures of one request.
 MAX_IMAGES = 8
@@ -215,7 +218,34 @@ class ImageRequest:
     origin: Origin | None = None
 
 
-EngineRequest = ChatRequest | ImageRequest
+@dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """A question to what a tenant knows, or an approved pair that the tenant is to know from now on.
+
+    Args:
+        request_id: Unique among the requests in flight.
+        question: What was asked, or the pair's question.
+        conversation: What the same person asked before, oldest first.
+        task: ``ask`` answers, ``learn`` adds or replaces the pair ``pair_id``, ``unlearn`` removes it.
+        answer: The pair's answer.
+        approved_by: Who approved the pair.
+        pair_id: Its name, stable.
+        deadline_s: Answers come at once; it is kept for the protocol's sake.
+        origin: Whose it is: the tenant whose knowledge is searched, and no other's.
+    """
+
+    request_id: str
+    question: str
+    conversation: tuple[str, ...] = ()
+    task: AnswerTask = "ask"
+    answer: str = ""
+    approved_by: str = ""
+    pair_id: str = ""
+    deadline_s: float | None = None
+    origin: Origin | None = None
+
+
+EngineRequest = ChatRequest | ImageRequest | AnswerRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +324,25 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Grounds:
+    """What an answer stands on; ``Finished`` follows.
+
+    Args:
+        request_id: Whose.
+        decision: Whether it is an answer, a question back, or the admission that nothing is known.
+        score: 0 to 1: how probable it is that the best passage answers the question.
+        citations: One for each mark in the text.
+        suggestions: What may have been meant.
+    """
+
+    request_id: str
+    decision: Decision
+    score: float
+    citations: tuple[Citation, ...] = ()
+    suggestions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The answer is complete: it is the concatenation of its deltas, or its pictures."""
 
@@ -319,7 +368,7 @@ class Failed:
     retryable: bool = False
 
 
-EngineEvent = Delta | Progress | Picture | Finished | Failed
+EngineEvent = Delta | Progress | Picture | Grounds | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

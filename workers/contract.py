@@ -31,7 +31,7 @@ ArtifactId = Annotated[str, StringConstraints(min_length=1, max_length=120, patt
 #: As operators name it in their settings: a name, a hub id or a directory.
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
-Kind = Literal["chat", "image"]
+Kind = Literal["chat", "image", "answer"]
 EventType = Literal["started", "progress", "retrying", "finished", "failed", "refused", "cancelled"]
 TERMINAL_EVENTS: frozenset[EventType] = frozenset({"finished", "failed", "refused", "cancelled"})
 
@@ -108,13 +108,33 @@ class ImageBody(_Frozen):
     mask_image: ArtifactId | None = None
 
 
+class AnswerBody(_Frozen):
+    """What an answer job carries: a question to what the tenant knows, or an approved pair to be known from now on.
+
+    Attributes:
+        task: ``ask`` answers; ``learn`` adds or replaces the pair ``pair_id``, ``unlearn`` removes it.
+        question: What was asked, or the pair's question.
+        conversation: What the same person asked before in this conversation, oldest first.
+        answer: The pair's answer.
+        approved_by: Who approved the pair.
+    """
+
+    kind: Literal["answer"]  # no default, as above
+    task: Literal["ask", "learn", "unlearn"] = "ask"
+    question: str = Field(default="", max_length=10_000)
+    conversation: tuple[Annotated[str, StringConstraints(max_length=10_000)], ...] = Field(default=(), max_length=20)
+    answer: str = Field(default="", max_length=20_000)
+    approved_by: str = Field(default="", max_length=200)
+    pair_id: str = Field(default="", max_length=80)
+
+
 def _body_kind(body: Any) -> str:
     """What tells one body from another; chat bodies may leave it out."""
     return str(body.get("kind", "chat") if isinstance(body, dict) else getattr(body, "kind", "chat"))
 
 
 Body = Annotated[
-    Annotated[ChatBody, Tag("chat")] | Annotated[ImageBody, Tag("image")],
+    Annotated[ChatBody, Tag("chat")] | Annotated[ImageBody, Tag("image")] | Annotated[AnswerBody, Tag("answer")],
     Discriminator(_body_kind),
 ]
 
@@ -220,6 +240,36 @@ class ArtifactRef(_Frozen):
     covered: bool = False
 
 
+class CitationRef(_Frozen):
+    """Where a statement of an answer comes from; fields are those of ``generation.retrieval.types.Citation``."""
+
+    number: int = Field(ge=1)
+    chunk_id: str
+    document_id: str
+    title: str
+    heading_path: tuple[str, ...] = ()
+    anchor: str | None = None
+    address: str | None = None
+    quote: str = ""
+    page: int | None = None
+
+
+class AnswerReport(_Frozen):
+    """What an answer stands on.
+
+    Attributes:
+        decision: ``answer``, ``did_you_mean`` or ``unknown``.
+        score: 0 to 1: how probable it is that the best passage answers the question.
+        citations: One for each mark in the text.
+        suggestions: What may have been meant.
+    """
+
+    decision: Literal["answer", "did_you_mean", "unknown"]
+    score: float = Field(ge=0, le=1)
+    citations: tuple[CitationRef, ...] = Field(default=(), max_length=20)
+    suggestions: tuple[str, ...] = Field(default=(), max_length=20)
+
+
 class Failure(_Frozen):
     """Why a job ended without an answer, in words for the user."""
 
@@ -236,6 +286,7 @@ class Event(_Frozen):
         attempt: 1 for the first run.
         text_bytes: Length of the UTF-8 text at this moment; on ``finished`` the length of the whole answer.
         images: On ``finished``, the pictures.
+        answer: On ``finished``, what an answer from knowledge stands on.
     """
 
     v: Literal[1] = CONTRACT_VERSION
@@ -247,6 +298,7 @@ class Event(_Frozen):
     attempt: int = Field(default=1, ge=1)
     text_bytes: int = Field(default=0, ge=0)
     images: tuple[ArtifactRef, ...] = Field(default=(), max_length=8)
+    answer: AnswerReport | None = None
     finish_reason: Literal["stop", "length", "deadline"] | None = None
     usage: UsageReport | None = None
     failure: Failure | None = None

@@ -119,7 +119,10 @@ class EngineHandle:
         for message in self._channel.receive():
             self._heard_at = time.monotonic()
             match message:
-                case ["delta" | "image_progress" | "picture" | "finished" | "failed" | "raised", *_]:
+                case [
+                    "delta" | "image_progress" | "picture" | "grounds" | "finished" | "failed" | "raised",
+                    *_,
+                ]:
                     events.append(message)
                 case ["pong", _]:
                     self._ping_at = None

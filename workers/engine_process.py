@@ -18,6 +18,7 @@ and from it::
     ["delta", id, text], ["finished", id, reason, usage], ["failed", id, code, message, retryable]
     ["image_progress", id, step, total_steps, preview]   preview in base64, or null
     ["picture", id, index, data, media_type, width_px, height_px, seed, covered]   data in base64
+    ["grounds", id, report]             what an answer stands on: the fields of ``contract.AnswerReport``
     ["raised", ids, code, message, retryable]   a step failed as a whole: these were in it, one of them is the reason
 """
 
@@ -39,6 +40,7 @@ from typing import Any
 from generation.errors import GenerationError, InvalidRequestError
 from generation.moderation.policy import EffectivePolicy
 from generation.types import (
+    AnswerRequest,
     ChatRequest,
     Delta,
     Engine,
@@ -46,6 +48,7 @@ from generation.types import (
     EngineRequest,
     Failed,
     Finished,
+    Grounds,
     ImageRequest,
     ImageSampling,
     Message,
@@ -111,6 +114,12 @@ def image_request(request_id: str, body: dict[str, Any], deadline_s: float | Non
     )
 
 
+def answer_request(request_id: str, body: dict[str, Any], deadline_s: float | None) -> AnswerRequest:
+    """The engine's form of a ``contract.AnswerBody``."""
+    fields = {name: value for name, value in body.items() if name not in ("kind", "origin", "conversation")}
+    return AnswerRequest(request_id, conversation=tuple(body.get("conversation", ())), deadline_s=deadline_s, **fields)
+
+
 def origin(body: dict[str, Any]) -> Origin | None:
     """The engine's form of what the worker tells of whose request it is."""
     told = body.get("origin")
@@ -124,6 +133,7 @@ def origin(body: dict[str, Any]) -> Origin | None:
 REQUESTS: dict[str, Callable[[str, dict[str, Any], float | None], EngineRequest]] = {
     "chat": chat_request,
     "image": image_request,
+    "answer": answer_request,
 }
 
 
@@ -210,6 +220,10 @@ def event_message(event: EngineEvent) -> list[Any]:
         case Picture(request_id, index, data, media_type, width_px, height_px, seed, covered):
             encoded = b64encode(data).decode()
             return ["picture", request_id, index, encoded, media_type, width_px, height_px, seed, covered]
+        case Grounds(request_id):
+            report = dataclasses.asdict(event)
+            del report["request_id"]
+            return ["grounds", request_id, report]
         case Finished(request_id, reason, usage):
             return ["finished", request_id, reason, {name: getattr(usage, name) for name in _USAGE}]
         case Failed(request_id, code, message, retryable):

@@ -27,7 +27,7 @@ from workers.settlement import Broken, Ended, Later, Outcome, Stopped
 log = logging.getLogger("palaver.worker")
 
 #: Functions that jobs may name; nothing is ever imported by a name from a payload.
-JOB_FUNCTIONS = frozenset({"palaver.chat", "palaver.image"})
+JOB_FUNCTIONS = frozenset({"palaver.chat", "palaver.image", "palaver.answer"})
 #: A job of a newer release goes back for so long; maintenance then puts it into the queue again.
 NEWER_PAUSE_S = 2.0
 #: After so long in the queue no newer worker is coming, and whoever asked is told.

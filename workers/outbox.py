@@ -25,6 +25,7 @@ from rq.utils import now, utcformat
 from workers import keys, scripts
 from workers.admission import end_reservation, refund
 from workers.contract import (
+    AnswerReport,
     ArtifactRef,
     Event,
     EventType,
@@ -61,6 +62,7 @@ class Ending:
         usage: What it took.
         failure: Why there is no complete answer.
         refused: Whether a rule refused the request or its answer, rather than something failing.
+        answer: What an answer from knowledge stands on.
     """
 
     text_bytes: int = 0
@@ -69,6 +71,7 @@ class Ending:
     usage: UsageReport | None = None
     failure: Failure | None = None
     refused: bool = False
+    answer: AnswerReport | None = None
 
 
 class OutboxJob(Job):
@@ -302,6 +305,7 @@ class OutboxJob(Job):
             update={
                 "text_bytes": ending.text_bytes,
                 "images": ending.images if kind == "finished" else (),
+                "answer": ending.answer if kind == "finished" else None,
                 "finish_reason": ending.finish_reason if kind == "finished" else None,
                 "usage": ending.usage,
                 "failure": (ending.failure or _ABANDONED) if kind in ("failed", "refused") else None,

@@ -10,6 +10,7 @@ import redis
 
 from workers.artifacts import ArtifactStore
 from workers.attachments import Attachments
+from workers.contract import AnswerReport
 from workers.engine_channel import Message
 from workers.execution_slots import Slot
 from workers.pictures import Pictures
@@ -34,6 +35,7 @@ class Outputs:
         texts: Answers as they grow.
         pictures: Finished ones.
         attachments: Pictures that jobs begin from.
+        grounds: What answers stand on, by execution.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Outputs:
         self.texts = TextWriter(connection, kind, ttl_s)
         self.pictures = Pictures(artifacts, self._threads, ring)
         self.attachments = Attachments(artifacts, self._threads, ring)
+        self.grounds: dict[str, AnswerReport] = {}
 
     def hear(self, slot: Slot, message: Message) -> bool:
         """Take what the engine says of an execution; returns whether it is something for its reader to see soon."""
@@ -54,6 +57,9 @@ class Outputs:
                 self._progress.note(slot.id, step, total_steps, preview and b64decode(preview))
             case ["picture", _, index, data, media_type, width_px, height_px, seed, covered]:
                 self.pictures.take(slot, index, data, media_type, (width_px, height_px), seed, covered=covered)
+                return False
+            case ["grounds", _, report]:
+                self.grounds[slot.id] = AnswerReport.model_validate(report)
                 return False
             case _:
                 return False
@@ -72,6 +78,7 @@ class Outputs:
         """An execution is over; what belongs to an answer stays until the end is on disk."""
         self.attachments.forget(execution_id)
         self._progress.forget(execution_id)
+        self.grounds.pop(execution_id, None)
         if not answered:
             self.pictures.discard(execution_id)
 

@@ -144,6 +144,18 @@ class ImageModelSettings(_Section):
     allow_pickle: bool = False
 
 
+class KnowledgeSettings(_Section):
+    """What questions are answered from. Passed to ``generation.answers.factory.build`` as plain JSON.
+
+    Attributes:
+        url: SQLAlchemy's, of the store: SQLite or PostgreSQL with pgvector; a file in the data directory by default.
+        model: Embedding model of a new store: ``use-v3``, or one of the hub by name, or a directory.
+    """
+
+    url: str | None = None
+    model: str = "use-v3"
+
+
 class ArtifactSettings(_Section):
     """Where pictures are kept between a worker and the front-ends; the same for all of them.
 

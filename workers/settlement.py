@@ -19,7 +19,7 @@ from rq.utils import now
 
 from workers import keys, scripts, usage
 from workers.admission import refund
-from workers.contract import ArtifactRef, Failure, UsageReport
+from workers.contract import AnswerReport, ArtifactRef, Failure, UsageReport
 from workers.execution_slots import Slot
 from workers.fair_queue import FairQueue
 from workers.outbox import QUARANTINED, Ending
@@ -40,11 +40,13 @@ class Answered:
         finish_reason: Why it ended.
         usage: That of ``generation.types.Usage``.
         images: Its pictures.
+        grounds: What an answer from knowledge stands on.
     """
 
     finish_reason: Literal["stop", "length", "deadline"]
     usage: dict[str, Any]
     images: tuple[ArtifactRef, ...] = ()
+    grounds: AnswerReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +253,9 @@ class Settlement:
     def _ending(self, slot: Slot, outcome: Outcome) -> Ending:
         text_bytes = self._texts.length_bytes(slot.id)
         match outcome:
-            case Answered(finish_reason, usage, images):
+            case Answered(finish_reason, usage, images, grounds):
                 report = UsageReport(**usage, queued_s=queued_s(slot), model=self._model)
-                return Ending(text_bytes, images, finish_reason, report)
+                return Ending(text_bytes, images, finish_reason, report, answer=grounds)
             case Broken(failure, refused=refused):
                 return Ending(text_bytes, failure=failure, refused=refused)
             case _:

@@ -42,6 +42,7 @@ from workers.settings import (
     ArtifactSettings,
     ChatModelSettings,
     ImageModelSettings,
+    KnowledgeSettings,
     LimitSettings,
     MetricsSettings,
     ModerationSettings,
@@ -62,7 +63,14 @@ PERMANENT_FAILURES = 2
 STOP_MARGIN_S = 10.0
 OFF = MetricsSettings()
 #: What builds the engine of each kind, in its own process.
-FACTORIES: dict[Kind, str] = {"chat": "generation.chat.factory:build", "image": "generation.image.factory:build"}
+FACTORIES: dict[Kind, str] = {
+    "chat": "generation.chat.factory:build",
+    "image": "generation.image.factory:build",
+    "answer": "generation.answers.factory:build",
+}
+
+
+_Model = ChatModelSettings | ImageModelSettings | KnowledgeSettings
 
 
 @dataclass(slots=True)
@@ -114,6 +122,7 @@ def worker_configs(
     limits: Mapping[Kind, LimitSettings],
     chat: ChatModelSettings,
     image: ImageModelSettings,
+    knowledge: KnowledgeSettings,
     artifacts: ArtifactSettings,
     moderation: ModerationSettings,
     provenance: ProvenanceSettings,
@@ -132,6 +141,7 @@ def worker_configs(
         limits: The caps on jobs in flight, by kind.
         chat: Which chat model.
         image: Which image model.
+        knowledge: What questions are answered from.
         artifacts: Where pictures lie.
         moderation: What filters prompts, answers and pictures.
         provenance: How pictures are marked.
@@ -142,10 +152,11 @@ def worker_configs(
     Raises:
         SettingsError: No such device.
     """
-    models: dict[Kind, ChatModelSettings | ImageModelSettings] = {"chat": chat, "image": image}
+    models: dict[Kind, _Model] = {"chat": chat, "image": image, "answer": knowledge}
     around: dict[Kind, dict[str, Any]] = {
         "chat": {"moderation": moderation.model_dump()},
         "image": {"moderation": moderation.model_dump(), "provenance": provenance.model_dump()},
+        "answer": {"moderation": moderation.model_dump()},
     }
     return [
         WorkerConfig(
@@ -164,18 +175,24 @@ def worker_configs(
             metrics=metrics,
         )
         for kind in kinds
-        for model in (None, *models[kind].more_models)
+        for model in (None, *_more_models(models[kind]))
         for device in _devices(models[kind], devices)
     ]
 
 
-def _options(settings: ChatModelSettings | ImageModelSettings, model: str | None) -> dict[str, Any]:
+def _options(settings: _Model, model: str | None) -> dict[str, Any]:
     """What the engine of one of the configured models is built with."""
     chosen = settings.model_dump(exclude={"more_models"})
     return chosen if model is None else {**chosen, "model": model}
 
 
-def _devices(model: ChatModelSettings | ImageModelSettings, devices: str) -> list[str]:
+def _more_models(settings: _Model) -> tuple[str, ...]:
+    return () if isinstance(settings, KnowledgeSettings) else settings.more_models
+
+
+def _devices(model: _Model, devices: str) -> list[str]:
+    if isinstance(model, KnowledgeSettings):
+        return ["cpu"]  # the embedding model is small and runs there; one process serves the store of this machine
     names = device_probe.devices(model.device if devices == "auto" else devices)
     if not names:
         raise SettingsError("There is no CUDA device here. Use --devices cpu, or look at nvidia-smi.")

@@ -222,7 +222,8 @@ class WorkerLoop:
             self._output_waits = True
         match message:
             case ["finished", _, reason, usage]:
-                self._end(slot, Answered(reason, usage, self._outputs.pictures.refs(slot.id)))
+                images, grounds = self._outputs.pictures.refs(slot.id), self._outputs.grounds.get(slot.id)
+                self._end(slot, Answered(reason, usage, images, grounds))
             case ["failed", _, code, text, retryable]:
                 self._end(slot, Broken(Failure(code=code, message=text), retryable, refused=code in _REFUSALS))
 

@@ -68,7 +68,12 @@ def _worker(settings: Settings, kind: Kind, while_used: bool) -> Program:
 
     Chat goes on where pictures cannot be drawn.
     """
-    demand = _Demand(settings.data_dir, kind, always=not while_used and not up_wants.missing(settings, kind))
+    demand = _Demand(
+        settings.data_dir,
+        kind,
+        always=not while_used and not up_wants.missing(settings, kind),
+        useful=lambda: kind != "answer" or up_wants.has_knowledge(settings),
+    )
     failure_file = up_wants.failure_file(settings.data_dir, kind)
     return Program(
         f"{kind} worker",
@@ -108,15 +113,17 @@ class _Demand:
     Args:
         data_dir: Where its users say so.
         kind: Which.
-        always: Whether it is to run in any case.
+        always: Whether it is to run without anybody's wanting it.
+        useful: Whether it has anything to work with then.
     """
 
     data_dir: Path
     kind: Kind
     always: bool
+    useful: Callable[[], bool]
 
     def __call__(self) -> bool:
-        return self.always or up_wants.wanted(self.data_dir, self.kind)
+        return (self.always and self.useful()) or up_wants.wanted(self.data_dir, self.kind)
 
     def give_up(self) -> None:
         """It cannot run; whoever wants it again has it tried again."""

@@ -71,6 +71,7 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
                 limits=configured.limits.by_kind,
                 chat=configured.chat,
                 image=configured.image,
+                knowledge=configured.knowledge,
                 artifacts=configured.artifacts,
                 moderation=configured.moderation,
                 provenance=configured.provenance,

@@ -15,8 +15,13 @@ MAX_ID_CHARS = 100
 PREFIX = "p:"
 
 Action = Literal[
-    "stop", "vary", "reroll", "upscale", "more", "edit", "prompt", "delete", "appeal", "approve", "deny", "smaller"
-]
+    "stop", "vary", "reroll", "upscale", "more", "edit", "prompt", "delete", "appeal", "approve", "deny", "smaller",
+    "helpful", "unhelpful", "human", "take", "giveback", "resolve", "accept", "amend", "reject"
+]  # fmt: skip
+#: Actions of ``bots.handover``; its buttons carry a ticket or a draft in place of a job.
+SUPPORT: tuple[Action, ...] = (
+    "helpful", "unhelpful", "human", "take", "giveback", "resolve", "accept", "amend", "reject"
+)  # fmt: skip
 
 _LABELS: dict[Action, str] = {
     "stop": "Stop",
@@ -27,6 +32,15 @@ _LABELS: dict[Action, str] = {
     "edit": "Edit prompt",
     "prompt": "Show prompt",
     "delete": "Delete",
+    "helpful": "Helpful",
+    "unhelpful": "Not helpful",
+    "human": "Talk to a person",
+    "take": "Take",
+    "giveback": "Return to bot",
+    "resolve": "Resolve",
+    "accept": "Approve",
+    "amend": "Edit and approve",
+    "reject": "Reject",
     "appeal": "Appeal",
     "approve": "Approve",
     "deny": "Deny",

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import redis
 
+from bots import answers
 from bots.delivery import wording
 from bots.delivery.content import Picture
 from bots.delivery.display import Display, LostLeaseError
@@ -248,7 +249,7 @@ class Dispatch:
                 _log.warning("job %s: its reply handle is not understood, nobody can be answered", job_id)
                 await self._promises.keep(job_id)
                 return
-            event = await self._until_shown(job_id, surface)
+            event = await self._until_shown(job_id, surface, answers.is_answer(promise.reply))
             if event is not None:
                 DELIVERY_LAG.observe(max(0.0, time.time() - event.at_s))
             if await self._kept(job_id) and self._on_end is not None:
@@ -260,14 +261,14 @@ class Dispatch:
             with contextlib.suppress(WorkersError, redis.RedisError, OSError):
                 await self._promises.postpone(job_id, _FAILURE_PAUSE_S)
 
-    async def _until_shown(self, job_id: str, surface: Surface) -> Event | None:
+    async def _until_shown(self, job_id: str, surface: Surface, quoted: bool) -> Event | None:
         """Follow a job and show it to its end; returns its terminal event if it has one."""
         while True:
             display = Display(job_id, surface, self._ledger, lambda: self._check_lease(job_id))
             self._displays.add(display)
             page = Page(job_id, surface.limit, surface.measure)
             try:
-                page = Page(job_id, surface.limit, surface.measure, await self._records.find(job_id))
+                page = Page(job_id, surface.limit, surface.measure, await self._records.find(job_id), quoted)
                 await display.load()
                 return await self._show(job_id, display, page)
             except GoneError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bots import answers
 from bots.delivery import wording
 from bots.delivery.buttons import Action, Button
 from bots.delivery.content import Picture, View
@@ -26,11 +27,20 @@ class Page:
         limit: Longest message, in the unit of ``measure``.
         measure: How the platform counts.
         asked: What was asked to be drawn; None for a conversation.
+        from_knowledge: Whether it quotes documents, whose mark-up is not to be obeyed.
     """
 
-    def __init__(self, job_id: str, limit: int, measure: Measure, asked: ImagePrompt | None = None) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        limit: int,
+        measure: Measure,
+        asked: ImagePrompt | None = None,
+        from_knowledge: bool = False,
+    ) -> None:
         self._job_id = job_id
         self._asked = asked
+        self._from_knowledge = from_knowledge
         self._preview: tuple[Picture, ...] = ()
         self._stop = Button("stop", job_id)
         self._limit = limit
@@ -48,6 +58,8 @@ class Page:
                 self._status = wording.waiting(update)
             case TextDelta(text):
                 self._text += text
+                if self._from_knowledge:
+                    return  # it comes as a whole, and with its sources
                 self._parts = split(self._text, self._limit, self._measure, self._parts)
             case ImageProgress(step, total_steps, preview):
                 self._status = wording.drawing(step, total_steps)
@@ -81,6 +93,8 @@ class Page:
     def _final(self, event: Event) -> list[View]:
         if event.type == "finished" and self._asked is not None:
             return [self._drawn(event, self._asked)]
+        if self._from_knowledge and self._text:
+            return self._quoted(event)
         views = self._ended(wording.ending(event, bool(self._parts)))
         if event.failure is not None and event.failure.code == RefusedContentError.code:
             views[-1] = replace(views[-1], buttons=(Button("appeal", self._job_id),))
@@ -90,12 +104,26 @@ class Page:
         text = wording.drawn(event, asked, len(self.pictures))
         return View(text, self.pictures, image_buttons(self._job_id, len(self.pictures)), complete=True)
 
+    def _quoted(self, event: Event) -> list[View]:
+        text = answers.shown(self._text, event.answer)
+        note = wording.ending(event, any_text=True)
+        parts = split(f"{text}\n\n{note}" if note else text, self._limit, self._measure)
+        buttons = answer_buttons(self._job_id) if event.answer is not None else ()
+        *before, last = [part.text for part in parts]
+        return [*(View(each, complete=True) for each in before), View(last, buttons=buttons, complete=True)]
+
     def _ended(self, note: str | None) -> list[View]:
         text, parts = self._text, self._parts
         if note is not None:
             text = f"{text.rstrip()}\n\n{note}" if parts else note
             parts = split(text, self._limit, self._measure)
         return [View(part.text, complete=True) for part in parts]
+
+
+def answer_buttons(job_id: str) -> tuple[Button, ...]:
+    """What can be said of an answer from knowledge: that it helped, that it did not, or that a person is wanted."""
+    actions: tuple[Action, ...] = ("helpful", "unhelpful", "human")
+    return tuple(Button(action, job_id) for action in actions)
 
 
 def image_buttons(job_id: str, count: int) -> tuple[Button, ...]:

@@ -69,6 +69,14 @@ class Attachments:
             raise AttachmentError("Only PNG, JPEG and WebP pictures can be drawn from.")
         return await self._fetch(attachment)
 
+    async def document(self, attachment: discord.Attachment) -> bytes:
+        """A document of any format.
+
+        Raises:
+            AttachmentError: It is too large, or cannot be fetched.
+        """
+        return await self._fetch(attachment)
+
     async def _text(self, attachment: discord.Attachment) -> str:
         is_text = _media_type(attachment).startswith("text/") or attachment.filename.lower().endswith(_TEXT_SUFFIXES)
         if not is_text:

@@ -27,6 +27,7 @@ HELP = """\
 I am a machine: what I write and draw is made by models, and may be wrong.
 **Talk to me**: mention me, reply to me, write to me directly or in a thread of mine, or use `/chat`.
 **/imagine** draws pictures; the buttons below them vary, enlarge or repeat them.
+**/ask** answers from this server's documents and says where it stands.
 **/show** brings back an earlier picture. **Stop** ends an answer or a drawing at once.
 **/forget** deletes what I remember of this conversation.
 **/usage** shows what you have used, **/privacy** exports or deletes all that is kept about you."""

@@ -28,6 +28,10 @@ _MEANINGS = {
     "user_month_gpu_s": "and a month",
     "tiers": "tiers of roles, such as @helpers=staff",
     "threads": "answer mentions in threads, on or off",
+    "support_channels": "channels in which mentions are answered from documents",
+    "team_channel": "channel in which people take over from me",
+    "handover_topics": "what only people answer, with commas between",
+    "working_hours": "when people are there: Mon-Fri 09:00-17:00 Europe/Berlin",
 }
 #: What the others take is for the administrator to write.
 _KNOWN = {
@@ -103,10 +107,10 @@ def group(configs: TenantConfigs, rules: TenantRules) -> app_commands.Group:
 
 def _line(config: TenantConfig, name: str) -> str:
     value: Any = getattr(config, name)
-    if name == "appeals_channel" and value:
+    if name in ("appeals_channel", "team_channel") and value:
         value = f"<#{value}>"
-    if name in ("channels", "roles"):
-        value = " ".join(f"<#{each}>" if name == "channels" else f"<@&{each}>" for each in value)
+    if name in ("channels", "roles", "support_channels"):
+        value = " ".join(f"<#{each}>" if name != "roles" else f"<@&{each}>" for each in value)
     elif isinstance(value, dict):
         value = " ".join(f"<@&{role}>={tier}" for role, tier in value.items())
     elif isinstance(value, tuple):

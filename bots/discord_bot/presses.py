@@ -12,10 +12,12 @@ from bots.delivery.buttons import PREFIX, Button, parse
 from bots.discord_bot import handles
 from bots.discord_bot.appeals import GuildAppeals
 from bots.discord_bot.desk import Desk, is_moderator, whisper
+from bots.discord_bot.support import SupportDesk, is_support
 from bots.discord_bot.views import form_answer, prompt_form
 from bots.image_actions import Asker, again
 from bots.image_prompt import ImagePrompt
 from bots.service import Prompt
+from generation.errors import GenerationError
 from workers.contract import ReplyTo, tenant_of
 from workers.errors import JobNotFoundError, WorkersError
 
@@ -34,11 +36,13 @@ class Presses:
     Args:
         desk: What to act with.
         appeals: What is done about refusals.
+        support: What is done in hand-overs.
     """
 
-    def __init__(self, desk: Desk, appeals: GuildAppeals) -> None:
+    def __init__(self, desk: Desk, appeals: GuildAppeals, support: SupportDesk) -> None:
         self._desk = desk
         self._appeals = appeals
+        self._support = support
 
     async def on_interaction(self, interaction: discord.Interaction) -> None:
         """Act on a press or a form of ours; others' are none of our business."""
@@ -51,20 +55,26 @@ class Presses:
         try:
             if button is None:
                 await whisper(interaction, UNKNOWN)
-            elif button.action == "stop":
-                await self._stop(interaction, button)
-            elif button.action == "delete":
-                await self._delete(interaction, button)
-            elif button.action == "prompt":
-                await self._tell_prompt(interaction, button)
-            elif button.action == "edit" and interaction.type is discord.InteractionType.component:
-                await self._edit(interaction, button)
+            elif is_support(button):
+                await self._support.pressed(interaction, button)
             else:
-                await self._ask(interaction, button)
-        except WorkersError as error:
+                await self._act(interaction, button)
+        except (WorkersError, GenerationError) as error:
             await whisper(interaction, str(error))
         except discord.HTTPException as error:
             _log.info("a press on %s cannot be answered: code %d", button.action if button else "?", error.code)
+
+    async def _act(self, interaction: discord.Interaction, button: Button) -> None:
+        if button.action == "stop":
+            await self._stop(interaction, button)
+        elif button.action == "delete":
+            await self._delete(interaction, button)
+        elif button.action == "prompt":
+            await self._tell_prompt(interaction, button)
+        elif button.action == "edit" and interaction.type is discord.InteractionType.component:
+            await self._edit(interaction, button)
+        else:
+            await self._ask(interaction, button)
 
     async def _stop(self, interaction: discord.Interaction, button: Button) -> None:
         await interaction.response.defer()

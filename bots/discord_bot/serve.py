@@ -19,9 +19,20 @@ from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
-from bots.delivery.promises import Promises
+from bots.delivery.promises import Promise, Promises
 from bots.delivery.surface import Surface
-from bots.discord_bot import account_commands, command_sync, config_command, handles, surfaces, verify_command, views
+from bots.discord_bot import (
+    account_commands,
+    ask_command,
+    command_sync,
+    config_command,
+    handles,
+    knowledge_command,
+    support,
+    surfaces,
+    verify_command,
+    views,
+)
 from bots.discord_bot.appeals import GuildAppeals
 from bots.discord_bot.attachments import Attachments
 from bots.discord_bot.bot import Bot
@@ -31,6 +42,10 @@ from bots.discord_bot.messages import Messages
 from bots.discord_bot.outbound import Outbound
 from bots.discord_bot.presses import Presses
 from bots.discord_bot.shows import Shows
+from bots.handover.desk import Handover
+from bots.handover.learning import Learning
+from bots.handover.opening import LateStore
+from bots.handover.relay import Relay
 from bots.moderation import LateRecord, moderation_of
 from bots.offers import Offers
 from bots.privacy import Privacy
@@ -42,7 +57,7 @@ from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
 from bots.verification import Verifier
 from workers.client import Client
-from workers.contract import ReplyTo
+from workers.contract import Event, ReplyTo
 from workers.errors import SettingsError, WorkersError
 from workers.results import EventStream
 
@@ -129,20 +144,31 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
 
         events = EventStream(redis, front_end, secrets.token_hex(8))
         promises, ledger = Promises(redis, front_end), Ledger(redis, front_end)
-        dispatch = Dispatch(service, client, records, promises, ledger, events, open_surface)
-        configs = TenantConfigs(redis)
+        configs, store = TenantConfigs(redis), LateStore(settings)
+        learning = Learning(store, client)
+        handover = Handover(store, conversations, configs, client, learning, support.customer_of)
+
+        async def ended(promise: Promise, event: Event | None) -> None:
+            del promise
+            if event is not None and event.answer is not None:
+                await handover.answered(event)
+
+        dispatch = Dispatch(service, client, records, promises, ledger, events, open_surface, ended)
         rules = TenantRules(redis, configs, settings)
         attachments = Attachments(settings.discord)
         offers = Offers(redis)
         desk = Desk(front_end, client, service, dispatch, conversations, records, attachments, rules, configs, offers)
         appeal_desk = AppealDesk(decisions, handles.PLATFORM)
         appeals = GuildAppeals(bot, appeal_desk, configs)
-        bot.messages, bot.presses = Messages(desk), Presses(desk, appeals)
+        people = support.SupportDesk(handover, learning)
+        bot.messages, bot.presses = Messages(desk, people), Presses(desk, appeals, people)
         Commands(desk, Shows(desk, means), bot.tree)
         bot.tree.add_command(config_command.group(configs, rules))
+        bot.tree.add_command(ask_command.ask(desk, people))
+        bot.tree.add_command(knowledge_command.group(attachments))
         bot.tree.add_command(account_commands.usage(client, rules))
         bot.tree.add_command(
-            account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions))
+            account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions, learning))
         )
         bot.tree.add_command(appeals.commands())
         for command in verify_command.commands(Verifier(settings), attachments):
@@ -151,6 +177,8 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         deliveries = asyncio.create_task(dispatch.run(), name="deliveries")
         stack.push_async_callback(dispatch.close)
         stack.callback(deliveries.cancel)
+        relay = Relay(handles.PLATFORM, store, support.DiscordSupport(bot))
+        stack.callback(asyncio.create_task(relay.run(), name="hand-overs").cancel)
         outcomes = asyncio.create_task(appeal_desk.watch(appeals.tell), name="outcomes of appeals")
         stack.callback(outcomes.cancel)
 

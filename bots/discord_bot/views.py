@@ -45,21 +45,25 @@ def _made(button: Button, row: int) -> _Button:
     return _Button(style=style, label=button.label, custom_id=button.id, row=row)
 
 
-def prompt_form(button: Button, text: str) -> discord.ui.Modal:
-    """The form in which a prompt is edited.
+def prompt_form(
+    button: Button, text: str, title: str = "Edit the prompt", label: str = "What to draw"
+) -> discord.ui.Modal:
+    """The form in which a prompt, or an answer, is edited.
 
     Args:
         button: What was pressed; the answer comes back under its id.
         text: The prompt as it is.
+        title: Above the form.
+        label: Above the field.
     """
-    form = discord.ui.Modal(title="Edit the prompt", custom_id=button.id, timeout=60.0)
+    form = discord.ui.Modal(title=title, custom_id=button.id, timeout=60.0)
     field: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
         style=discord.TextStyle.paragraph,
         custom_id=PROMPT_FIELD,
         default=text[:_LONGEST_PROMPT_CHARS],
         max_length=_LONGEST_PROMPT_CHARS,
     )
-    form.add_item(discord.ui.Label(text="What to draw", component=field))
+    form.add_item(discord.ui.Label(text=label, component=field))
     return form
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
+from bots import answers
 from bots.conversation import Conversations
+from bots.handover.wording import HANDED_ON
 from bots.service import Prompt
 from bots.slack_bot import wording
 from bots.slack_bot.claims import Claims
@@ -12,11 +15,15 @@ from bots.slack_bot.files import Files
 from bots.slack_bot.intake import Intake, Tell
 from bots.slack_bot.markup import escaped
 from bots.slack_bot.payloads import Command, Heard
+from bots.slack_bot.support import SupportDesk
 from bots.slack_bot.target import FRONT_END, Target
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.wording import quoted
+from generation.errors import GenerationError
 
 _TITLE_CHARS = 60
+
+_log = logging.getLogger("palaver.slack")
 
 
 class Chat:
@@ -28,6 +35,7 @@ class Chat:
         claims: Tells which messages are.
         files: Reads what is attached.
         whisper: Tells somebody why not.
+        support: Hears what a person answers, and what one is asked.
     """
 
     def __init__(
@@ -37,17 +45,19 @@ class Chat:
         claims: Claims,
         files: Files,
         whisper: Whisper,
+        support: SupportDesk,
     ) -> None:
         self._intake = intake
         self._conversations = conversations
         self._claims = claims
         self._files = files
         self._whisper = whisper
+        self._support = support
 
     async def message(self, heard: Heard) -> None:
         """Answer a message if it is meant for the bot."""
         conversation = await self._intake.patiently(lambda: self._conversation(heard))
-        if conversation is None:
+        if await self._is_for_a_person(heard, conversation) or conversation is None:
             return
         if not heard.text and not heard.files:
             await self._once(heard, wording.MENTIONED)
@@ -77,14 +87,17 @@ class Chat:
             reply=target.reply(),
             attachments=attached.names,
         )
+        if await self._intake.patiently(lambda: self._intake.supports(prompt.tenant, prompt.channel)):
+            prompt = answers.answering(prompt)
         await self._intake.ask(prompt, lambda why: self._tell(heard, escaped(why)))
 
-    async def command(self, command: Command, tell: Tell) -> None:
+    async def command(self, command: Command, tell: Tell, from_knowledge: bool = False) -> None:
         """Answer a command's question in its channel.
 
         Args:
             command: With its question.
             tell: Tells who asked why not.
+            from_knowledge: Whether what the workspace knows is quoted, instead of the model asked.
         """
         target = Target(
             team=command.workspace.team,
@@ -106,8 +119,26 @@ class Chat:
             text=command.text,
             reply=target.reply(),
         )
-
+        if from_knowledge and await self._support.asked(command):
+            await tell(HANDED_ON)
+            return
+        if from_knowledge:
+            prompt = answers.answering(prompt)
         await self._intake.ask(prompt, lambda why: tell(escaped(why)))
+
+    async def _is_for_a_person(self, heard: Heard, conversation: str | None) -> bool:
+        """Whether a person answers it; in the channels for support one can be called for."""
+        if not heard.text:
+            return False
+        place, tenant = heard.channel, heard.workspace.tenant
+        may_open = conversation is not None and await self._intake.patiently(
+            lambda: self._intake.supports(tenant, place)
+        )
+        try:
+            return await self._intake.patiently(lambda: self._support.heard(heard, conversation, may_open))
+        except GenerationError as error:
+            _log.warning("message %s: no hand-over could be looked for: %s", heard.key, error)
+            return False
 
     async def _conversation(self, heard: Heard) -> str | None:
         """Which conversation a message continues; None if it is not meant for the bot."""

@@ -47,6 +47,7 @@ class Commands:
         remedies: Appeals.
         verification: Tells where pictures came from.
         retention_s: How long conversations are kept.
+        has_knowledge: Tells whether there is a store of knowledge.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Commands:
         remedies: Remedies,
         verification: Verification,
         retention_s: int,
+        has_knowledge: Callable[[], bool],
     ) -> None:
         self._intake = intake
         self._chat = chat
@@ -66,6 +68,7 @@ class Commands:
         self._account = account
         self._retention_s = retention_s
         self._whisper = whisper
+        self._has_knowledge = has_knowledge
         self._remedies = remedies
         self._verification = verification
         self._known: dict[str, Callable[[Command], Awaitable[Reply]]] = {
@@ -88,12 +91,14 @@ class Commands:
         return await self._question(command, wording.ON_IT)
 
     async def _ask(self, command: Command) -> Reply:
-        return await self._question(command, f"{wording.ON_IT} {wording.NO_KNOWLEDGE}")
+        knows = self._has_knowledge()
+        reply = wording.ON_IT if knows else f"{wording.ON_IT} {wording.NO_KNOWLEDGE}"
+        return await self._question(command, reply, from_knowledge=knows)
 
-    async def _question(self, command: Command, reply: str) -> Reply:
+    async def _question(self, command: Command, reply: str, from_knowledge: bool = False) -> Reply:
         if not command.text:
             return Reply(wording.ASK_SOMETHING.format(command=command.name))
-        return await self._begin(command, lambda tell: self._chat.command(command, tell), reply)
+        return await self._begin(command, lambda tell: self._chat.command(command, tell, from_knowledge), reply)
 
     async def _imagine_command(self, command: Command) -> Reply:
         try:

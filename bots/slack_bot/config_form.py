@@ -19,6 +19,8 @@ _WRITTEN = {
     "languages": ("Languages of answers", "Such as English, German. Empty: any."),
     "max_answer_tokens": ("Longest answer, in tokens", "Empty: the operator's."),
     "user_per_minute": ("Prompts a minute of one person", "Empty: the operator's."),
+    "handover_topics": ("What only people answer", "Words with commas between."),
+    "working_hours": ("When people are there", "Such as Mon-Fri 09:00-17:00 Europe/Berlin. Empty: always."),
 }
 #: Settings that are chosen: value as the configuration reads it -> what is written beside it.
 _CHOSEN = {
@@ -28,12 +30,20 @@ _CHOSEN = {
         {_OPERATOR: "As the operator has it", "relaxed": "Relaxed", "balanced": "Balanced", "strict": "Strict"},
     ),
 }
-_CHANNELS = "channels"
+#: Settings that name channels, likewise.
+_PLACES = {
+    "channels": ("Answer only in these channels", "None: in all."),
+    "support_channels": ("Answer from documents in these channels", "Mentions there quote what I have been given."),
+}
 _MODEL = "model"
 #: The platform's own limits of a menu's options.
 _OPTIONS = 100
 _OPTION_CHARS = 75
-_APPEALS = "appeals_channel"
+#: Settings that name one channel.
+_ONE_PLACE = {
+    "appeals_channel": ("Where moderators read appeals", "None: /moderation lists them for admins."),
+    "team_channel": ("Where people take over from the bot", "None: nobody does."),
+}
 
 
 def view(config: TenantConfig, models: Sequence[str]) -> dict[str, Any]:
@@ -50,7 +60,12 @@ def view(config: TenantConfig, models: Sequence[str]) -> dict[str, Any]:
         "title": _plain("This workspace"),
         "submit": _plain("Save"),
         "close": _plain("Cancel"),
-        "blocks": [*fields, _model(config, models), _channels(config), _appeals(config)],
+        "blocks": [
+            *fields,
+            _model(config, models),
+            *(_channels(name, config) for name in _PLACES),
+            *(_channel(name, config) for name in _ONE_PLACE),
+        ],
     }
 
 
@@ -63,9 +78,10 @@ def values(submitted: dict[str, Any]) -> dict[str, str | None]:
         found[name] = None if chosen == _OPERATOR else chosen
     model = (state.get(_MODEL, {}).get(_INPUT, {}).get("selected_option") or {}).get("value")
     found[_MODEL] = None if model == _OPERATOR else model
-    found[_CHANNELS] = " ".join(state.get(_CHANNELS, {}).get(_INPUT, {}).get("selected_channels") or []) or None
-    chosen = state.get(_APPEALS, {}).get(_INPUT, {}).get("selected_conversation")
-    found[_APPEALS] = chosen or None
+    for name in _PLACES:
+        found[name] = " ".join(state.get(name, {}).get(_INPUT, {}).get("selected_channels") or []) or None
+    for name in _ONE_PLACE:
+        found[name] = state.get(name, {}).get(_INPUT, {}).get("selected_conversation") or None
     return found
 
 
@@ -111,15 +127,17 @@ def _model(config: TenantConfig, models: Sequence[str]) -> Block:
     return _field(_MODEL, "Chat model", element | {"initial_option": options.get(config.model, first)})
 
 
-def _channels(config: TenantConfig) -> Block:
+def _channels(name: str, config: TenantConfig) -> Block:
+    label, hint = _PLACES[name]
     element: Block = {"type": "multi_channels_select"}
-    if config.channels:
-        element["initial_channels"] = list(config.channels)
-    return _field(_CHANNELS, "Answer only in these channels", element, "None: in all.")
+    if chosen := getattr(config, name):
+        element["initial_channels"] = list(chosen)
+    return _field(name, label, element, hint)
 
 
-def _appeals(config: TenantConfig) -> Block:
+def _channel(name: str, config: TenantConfig) -> Block:
+    label, hint = _ONE_PLACE[name]
     element: Block = {"type": "conversations_select", "filter": {"include": ["public", "private"]}}
-    if config.appeals_channel:
-        element["initial_conversation"] = config.appeals_channel
-    return _field(_APPEALS, "Where moderators read appeals", element, "None: /moderation lists them for admins.")
+    if chosen := getattr(config, name):
+        element["initial_conversation"] = chosen
+    return _field(name, label, element, hint)

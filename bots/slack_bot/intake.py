@@ -94,6 +94,10 @@ class Intake:
             if buttons:
                 await self.tell_once(f"{prompt.job_id} buttons", "", lambda _: self._remedies.offer(prompt, buttons))
 
+    async def supports(self, tenant: str, channel: str) -> bool:
+        """Whether a workspace wants a channel's mentions answered from what it knows."""
+        return await self._rules.supports(tenant, Whence(channels=(channel,)))
+
     async def _hand_on(self, prompt: Prompt | ImagePrompt) -> bool:
         """Hand a prompt on as its workspace wants it; there are no roles, so people are named one by one."""
         whence = Whence(channels=(prompt.channel,), roles=(prompt.user,))

@@ -24,10 +24,12 @@ from bots.slack_bot.members import Members
 from bots.slack_bot.modals import IMAGE_MODAL, PROMPT_BLOCK, ImageForm, text_of
 from bots.slack_bot.payloads import Press, conversation_of, digest
 from bots.slack_bot.remedies import Remedies
+from bots.slack_bot.support import AMEND_MODAL, SupportDesk, is_support
 from bots.slack_bot.target import IMAGE, Target
 from bots.slack_bot.verification import VERIFY_SHORTCUT, Verification
 from bots.slack_bot.whisper import Whisper
 from bots.slack_bot.workspaces import ApiRefusedError, Workspace
+from generation.errors import GenerationError
 from workers.contract import tenant_of
 from workers.errors import JobNotFoundError, NotAllowedError, WorkersError
 
@@ -52,6 +54,7 @@ class Interactions:
         whisper: Tells somebody why not.
         remedies: What can be done about refusals.
         verification: Tells where pictures came from.
+        support: Hand-overs.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Interactions:
         whisper: Whisper,
         remedies: Remedies,
         verification: Verification,
+        support: SupportDesk,
     ) -> None:
         self._intake = intake
         self._service = service
@@ -75,6 +79,7 @@ class Interactions:
         self._home = home
         self._members = members
         self._whisper = whisper
+        self._support = support
         self._remedies = remedies
         self._verification = verification
 
@@ -82,11 +87,14 @@ class Interactions:
         """A button under an answer."""
         button = buttons.parse(press.action_id)
         try:
-            if button is not None:
+            if button is not None and is_support(button):
+                if told := await self._support.pressed(press, button):
+                    await self._tell(press, markup.escaped(told))
+            elif button is not None:
                 await self._act(press, button)
             elif not await self._account_pressed(press):
                 await self._tell(press, wording.UNKNOWN_BUTTON)
-        except WorkersError as error:
+        except (WorkersError, GenerationError) as error:
             await self._tell(press, markup.escaped(str(error)))
 
     async def _act(self, press: Press, button: Button) -> None:
@@ -163,6 +171,10 @@ class Interactions:
         view = body.get("view") or {}
         if view.get("callback_id") == config_form.CONFIG_MODAL:
             return await self._home.configured(workspace, str(body["user"]["id"]), view)
+        if view.get("callback_id") == AMEND_MODAL:
+            who = body["user"]
+            name = str(who.get("username") or who.get("name") or who["id"])
+            await self._support.amended(workspace, str(who["id"]), name, view)
         if view.get("callback_id") != IMAGE_MODAL:
             return {}
         try:

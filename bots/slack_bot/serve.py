@@ -12,12 +12,17 @@ from dataclasses import dataclass
 
 from slack_bolt.async_app import AsyncApp
 
+from bots import up_wants
 from bots.appeals import AppealDesk
 from bots.connection import client_of
 from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
-from bots.delivery.promises import Promises
+from bots.delivery.promises import Promise, Promises
+from bots.handover.desk import Handover
+from bots.handover.learning import Learning
+from bots.handover.opening import LateStore
+from bots.handover.relay import Relay
 from bots.moderation import LateRecord, moderation_of
 from bots.offers import Offers
 from bots.privacy import Privacy
@@ -41,6 +46,7 @@ from bots.slack_bot.origin import Origin
 from bots.slack_bot.outbound import Outbounds
 from bots.slack_bot.private_surfaces import ResponseUrls
 from bots.slack_bot.remedies import Remedies
+from bots.slack_bot.support import SlackSupport, SupportDesk, customer_of
 from bots.slack_bot.surfaces import Surfaces
 from bots.slack_bot.target import FRONT_END
 from bots.slack_bot.verification import Verification
@@ -50,6 +56,7 @@ from bots.tenant_config import TenantConfigs
 from bots.tenant_rules import TenantRules
 from bots.usage import UsageRecords
 from bots.verification import Verifier
+from workers.contract import Event
 from workers.results import EventStream
 
 _log = logging.getLogger("palaver.slack")
@@ -120,6 +127,15 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         urls = ResponseUrls(workspaces.session, origin)
         usage, configs = UsageRecords(connection), TenantConfigs(connection)
         surfaces = Surfaces(workspaces, settings.slack, outbounds, claims, origin, urls, usage)
+        store = LateStore(settings)
+        learning = Learning(store, client)
+        handover = Handover(store, conversations, configs, client, learning, customer_of)
+
+        async def ended(promise: Promise, event: Event | None) -> None:
+            await surfaces.ended(promise, event)
+            if event is not None and event.answer is not None:
+                await handover.answered(event)
+
         dispatch = Dispatch(
             service,
             client,
@@ -128,7 +144,7 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
             Ledger(connection, FRONT_END),
             EventStream(connection, FRONT_END, secrets.token_hex(8)),
             surfaces.open,
-            surfaces.ended,
+            ended,
         )
         rules = TenantRules(connection, configs, settings)
         whisper, members = Whisper(urls), Members()
@@ -136,22 +152,32 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         remedies = Remedies(workspaces, Offers(connection), desk, configs, members, whisper)
         intake = Intake(dispatch, rules, remedies)
         files = Files(workspaces.session, origin, settings.slack.max_file_bytes, settings.slack.max_picture_bytes)
-        account = Account(usage, records, conversations, Privacy(conversations, records, usage, client, decisions))
+        privacy = Privacy(conversations, records, usage, client, decisions, learning)
+        account = Account(usage, records, conversations, privacy)
         home = Home(outbounds, account, configs, rules, members)
-        chat = Chat(intake, conversations, claims, files, whisper)
+        people = SupportDesk(handover, learning, members)
+        chat = Chat(intake, conversations, claims, files, whisper, people)
         imagine = Imagine(intake, client, records, members, files)
         verification = Verification(Verifier(settings), files)
         retention_s = settings.conversation.retention_s
-        commands = Commands(intake, chat, imagine, account, whisper, remedies, verification, retention_s)
+        commands = Commands(
+            intake, chat, imagine, account, whisper, remedies, verification, retention_s,
+            lambda: up_wants.has_knowledge(settings),
+        )  # fmt: skip
         interactions = Interactions(
-            intake, service, conversations, imagine, account, home, members, whisper, remedies, verification
+            intake, service, conversations, imagine, account, home, members, whisper, remedies, verification, people
         )
         listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, home)
-        outcomes = asyncio.create_task(desk.watch(remedies.tell), name="outcomes of appeals")
+        relay = Relay(FRONT_END, store, SlackSupport(workspaces))
+        beside = [
+            asyncio.create_task(desk.watch(remedies.tell), name="outcomes of appeals"),
+            asyncio.create_task(relay.run(), name="hand-overs"),
+        ]
         try:
             yield _Parts(listeners, dispatch, intake)
         finally:
-            outcomes.cancel()
+            for task in beside:
+                task.cancel()
 
 
 async def _until(stopped: asyncio.Event, dispatch: Dispatch) -> None:

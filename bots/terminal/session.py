@@ -7,7 +7,7 @@ import copy
 import getpass
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -94,8 +94,16 @@ class Session:
             await self._client.connection.xtrim(keys.events(FRONT_END), maxlen=_EVENTS_KEPT)
         await self._client.close()
 
-    async def ask(self, text: str, options: ChatOptions | None = None) -> Answer:
-        """Put a question into the queue; errors are those of ``ChatService.ask``."""
+    async def ask(
+        self, text: str, options: ChatOptions | None = None, change: Callable[[Prompt], Prompt] = lambda prompt: prompt
+    ) -> Answer:
+        """Put a question into the queue; errors are those of ``ChatService.ask``.
+
+        Args:
+            text: The question.
+            options: How the answer is sampled; those of the session by default.
+            change: Makes another prompt of it, such as ``bots.answers.answering``.
+        """
         options = options or self._options
         if options.seed is None:
             options = options.model_copy(update={"seed": secrets.randbits(31)})
@@ -110,7 +118,7 @@ class Session:
             reply=ReplyTo(front_end=FRONT_END),
             options=options,
         )
-        submitted = await self._service.ask(prompt)
+        submitted = await self._service.ask(change(prompt))
         return Answer(submitted.job_id)
 
     def again(self, job_id: str) -> Answer:

@@ -19,6 +19,7 @@ from generation.moderation.refusals import appealable, refusal, warning
 from generation.moderation.sentences import SentenceBuffer
 from generation.moderation.types import Action, Decision, Stage
 from generation.types import (
+    AnswerRequest,
     Delta,
     Engine,
     EngineEvent,
@@ -26,6 +27,7 @@ from generation.types import (
     EngineRequest,
     Failed,
     Finished,
+    Grounds,
     ImageRequest,
     Message,
     Origin,
@@ -168,6 +170,9 @@ class ModeratedEngine:
         shown = self._judge_texts(passages)
         shown += self._judge_pictures([event for event in events if isinstance(event, Picture | Progress)])
         for event in events:
+            if isinstance(event, Grounds) and event.request_id in self._flights:
+                shown.append(event)
+        for event in events:
             if isinstance(event, Finished | Failed) and event.request_id in self._flights:
                 shown += self._end(event)
         return shown
@@ -273,6 +278,8 @@ def _inputs(request: EngineRequest) -> list[str]:
     """What of a request is new: the rest was checked when it was."""
     if isinstance(request, ImageRequest):
         return [text for text in (request.prompt, request.negative_prompt) if text] or [""]
+    if isinstance(request, AnswerRequest):
+        return [request.question]
     return [request.messages[-1].content if request.messages else ""]
 
 
@@ -290,6 +297,8 @@ def _masked(request: EngineRequest, judged: Sequence[tuple[str, Decision]]) -> E
         return replace(
             request, prompt=prompt, negative_prompt=hidden.get(request.negative_prompt, request.negative_prompt)
         )
+    if isinstance(request, AnswerRequest):
+        return replace(request, question=hidden.get(request.question, request.question))
     last = request.messages[-1]
     return replace(request, messages=(*request.messages[:-1], Message(last.role, hidden[last.content])))
 

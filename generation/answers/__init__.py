@@ -1,0 +1,1 @@
+"""The engine of answers: questions to what a tenant knows, quoted with citations."""

@@ -1,0 +1,1 @@
+"""Knowledge: documents in, passages with their sources out."""

@@ -1,0 +1,295 @@
+"""What a tenant knows: documents are added, kept in step, removed and searched."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generation.errors import InvalidRequestError, UnreadableDocumentError
+from generation.retrieval import ranking
+from generation.retrieval.chunking import Chunk, ParsedDocument, Section, chunks_of
+from generation.retrieval.embedding import Embedder, load_embedder
+from generation.retrieval.formats.reading import parse, require_size
+from generation.retrieval.language import language_of
+from generation.retrieval.store import Candidate, Embedded, Model, Store, TenantRows, TenantSearch
+from generation.retrieval.tokens import terms_of
+from generation.retrieval.types import Document, Filters, Hit, Upload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+STORE_FILE = "knowledge.sqlite"
+#: How many vectors the quantised first pass hands to the exact second.
+FIRST_PASS = 256
+#: Most chunks that the rarest terms of a question may bring in.
+LEXICAL_CHUNKS = 256
+MAX_QUESTION_CHARS = 2000
+
+
+def default_url(data_dir: Path) -> str:
+    """The embedded store of a data directory."""
+    return f"sqlite:///{data_dir / STORE_FILE}"
+
+
+class Knowledge:
+    """Everything that is known, by tenant.
+
+    Args:
+        url: SQLAlchemy's; see `default_url`.
+        embedder: The model for a new store. A store that has vectors is searched with the model that made them, until
+            `reembed` has made others.
+        load: Finds an embedder by name, for a store that was made with another one.
+    """
+
+    def __init__(self, url: str, embedder: Embedder, load: Callable[[str], Embedder] = load_embedder) -> None:
+        self.store = Store(url)
+        self._embedders = {embedder.name: embedder}
+        self._embedder = embedder
+        self._load = load
+
+    def tenant(self, tenant_id: str) -> TenantKnowledge:
+        """What one tenant knows: nothing of any other tenant can be reached through it.
+
+        Raises:
+            InvalidRequestError: The name is empty, too long or has control characters.
+        """
+        return TenantKnowledge(self, self.store.tenant(tenant_id))
+
+    def embedder(self, model: Model) -> Embedder:
+        """The embedder that made a model's vectors."""
+        if model.name not in self._embedders:
+            self._embedders[model.name] = self._load(model.name)
+        return self._embedders[model.name]
+
+    def models(self) -> list[Model]:
+        """Models whose vectors are kept up, the active one among them."""
+        self.store.ensure_model(self._embedder.name, self._embedder.dimensions)
+        return self.store.models()
+
+    def active_model(self) -> Model:
+        """The model that is searched."""
+        return self.store.ensure_model(self._embedder.name, self._embedder.dimensions)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    candidate: Candidate
+    score: float
+
+
+class TenantKnowledge:
+    """What one tenant knows.
+
+    Args:
+        knowledge: The store and its embedders.
+        rows: What the tenant has in it.
+    """
+
+    def __init__(self, knowledge: Knowledge, rows: TenantRows) -> None:
+        self._knowledge = knowledge
+        self._rows = rows
+
+    @property
+    def tenant_id(self) -> str:
+        """Whose knowledge it is."""
+        return self._rows.name
+
+    def add(self, source: str | Path | Upload) -> Document:
+        """Add a document, or replace it where its content is another now: all of it or nothing.
+
+        Args:
+            source: A file's path, or a document given as bytes.
+
+        Raises:
+            UnreadableDocumentError: It cannot be read; the message says why in one line.
+            KnowledgeError: The store cannot be used.
+        """
+        if isinstance(source, Upload):
+            known_as, upload = f"{source.origin}:{source.address or source.name}", source
+        else:
+            known_as, upload = _from_file(Path(source))
+        return self.put(known_as, upload)
+
+    def put(self, source: str, upload: Upload, collection: str | None = None) -> Document:
+        """Add or replace the document that is known by a source; see `add`."""
+        require_size(len(upload.content))
+        digest = hashlib.sha256(upload.content).hexdigest()
+        document_id = self._document_id(source)
+        known = self._rows.document(document_id)
+        if known is not None and known.sha256 == digest and known.collection == collection:
+            return known
+        parsed = _parsed(upload)
+        return self._store_document(source, upload, parsed, digest, collection)
+
+    def list(self, collection: str | None = None) -> list[Document]:
+        """The tenant's documents, oldest first."""
+        return self._rows.documents(collection)
+
+    def remove(self, document_id: str) -> bool:
+        """Remove a document, its passages, vectors and terms; whether it was there."""
+        return self._rows.remove(document_id)
+
+    def add_pair(self, question: str, answer: str, approved_by: str, pair_id: str) -> Document:
+        """Add an approved question and its answer, or replace that of the same id; used by the next search.
+
+        Raises:
+            InvalidRequestError: Question or answer is empty.
+        """
+        if not question.strip() or not answer.strip():
+            raise InvalidRequestError("A question-and-answer pair needs both.")
+        parsed = ParsedDocument(question, (Section((question,), (answer,)),))
+        upload = Upload(f"{pair_id}.pair", f"{question}\0{answer}\0{approved_by}".encode(), None, question, "pair")
+        digest = hashlib.sha256(upload.content).hexdigest()
+        return self._store_document(f"pair:{pair_id}", upload, parsed, digest, None, approved_by)
+
+    def remove_pair(self, pair_id: str) -> bool:
+        """Remove an approved pair; whether it was there."""
+        return self._rows.remove(self._document_id(f"pair:{pair_id}"))
+
+    def search(self, query: str, limit: int = 5, filters: Filters | None = None) -> Sequence[Hit]:
+        """The passages that most probably answer a question, best first, one for each section.
+
+        Args:
+            query: In any language of the embedder.
+            limit: Most hits, 1 to 100.
+            filters: What to search in; everything by default.
+        """
+        query = query.strip()[:MAX_QUESTION_CHARS]
+        if not query:
+            return []
+        model = self._knowledge.active_model()
+        vector = self._knowledge.embedder(model).encode([query])[0]
+        with self._rows.searching() as search:
+            if search is None:
+                return []
+            scored = _ranked(search, model, query, vector, filters or Filters())
+        return [_hit(found) for found in _one_a_section(scored)[: max(1, min(limit, 100))]]
+
+    def thresholds(self) -> tuple[float | None, float | None]:
+        """Calibrated scores from which there is an answer, and a suggestion; None where nobody has calibrated."""
+        return self._rows.thresholds()
+
+    def set_thresholds(self, answer: float | None, suggest: float | None) -> None:
+        """Keep thresholds calibrated on the tenant's own questions; None for the defaults."""
+        self._rows.set_thresholds(answer, suggest)
+
+    def _store_document(  # what a document is made of, and who vouches for it
+        self,
+        source: str,
+        upload: Upload,
+        parsed: ParsedDocument,
+        digest: str,
+        collection: str | None,
+        approved_by: str | None = None,
+    ) -> Document:
+        document_id = self._document_id(source)
+        title = upload.title or parsed.title or upload.name
+        pieces = chunks_of(document_id, parsed, title)
+        document = Document(
+            document_id=document_id,
+            source=source,
+            origin=upload.origin,
+            title=title,
+            address=upload.address,
+            language=parsed.language or language_of(" ".join(piece.text for piece in pieces[:5])),
+            sha256=digest,
+            chunks=len(pieces),
+            added_s=time.time(),
+            collection=collection,
+            metadata=upload.metadata,
+            approved_by=approved_by,
+        )
+        self._rows.put(document, pieces, self._embedded(pieces))
+        return document
+
+    def _embedded(self, pieces: Sequence[Chunk]) -> Sequence[Embedded]:
+        texts = [text for piece in pieces for _, text in piece.embedded]
+        return [Embedded(model, self._knowledge.embedder(model).encode(texts)) for model in self._knowledge.models()]
+
+    def _document_id(self, source: str) -> str:
+        return hashlib.sha256(f"{self.tenant_id}\0{source}".encode()).hexdigest()[:16]
+
+
+def _from_file(path: Path) -> tuple[str, Upload]:
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise UnreadableDocumentError(f"{path.name}: there is no such file.")
+    try:
+        require_size(path.stat().st_size)
+    except UnreadableDocumentError as error:
+        raise UnreadableDocumentError(f"{path.name}: {error}.") from None
+    return str(path), Upload(path.name, path.read_bytes(), path.as_uri(), origin="file")
+
+
+def _parsed(upload: Upload) -> ParsedDocument:
+    try:
+        return parse(upload.name, upload.content)
+    except UnreadableDocumentError as error:
+        raise UnreadableDocumentError(f"{upload.name}: {error}.") from error
+
+
+def _ranked(
+    search: TenantSearch, model: Model, query: str, vector: NDArray[np.float32], filters: Filters
+) -> list[_Scored]:
+    """Candidates of both rankers, each with both features, best first."""
+    terms = list(dict.fromkeys(terms_of(query)))
+    frequencies = search.frequencies(terms)
+    total = search.count()
+    weights = ranking.information(frequencies, total)
+    rows = set(search.nearest_chunks(model, vector, FIRST_PASS, filters))
+    rows.update(search.chunks_containing(_rarest(frequencies), LEXICAL_CHUNKS))
+    candidates = search.candidates(sorted(rows), filters)
+    similarities = search.similarities(model, vector, [candidate.row for candidate in candidates])
+    scored = [
+        _Scored(
+            candidate,
+            ranking.relevance(similarities.get(candidate.row, {}), ranking.coverage(terms, weights, candidate.terms)),
+        )
+        for candidate in candidates
+    ]
+    return sorted(scored, key=lambda found: (-found.score, found.candidate.row))
+
+
+def _rarest(frequencies: dict[str, int]) -> list[str]:
+    """The rarest terms that occur, as many as bring in a bounded number of chunks."""
+    chosen: list[str] = []
+    brought = 0
+    for term, count in sorted(frequencies.items(), key=lambda entry: entry[1]):
+        brought += count
+        if count and brought <= LEXICAL_CHUNKS:
+            chosen.append(term)
+    return chosen
+
+
+def _one_a_section(scored: list[_Scored]) -> list[_Scored]:
+    """The best chunk of each section."""
+    best: dict[tuple[str, tuple[str, ...], int | None], _Scored] = {}
+    for found in scored:
+        candidate = found.candidate
+        best.setdefault((candidate.document_id, candidate.heading_path, candidate.page), found)
+    return list(best.values())
+
+
+def _hit(found: _Scored) -> Hit:
+    candidate = found.candidate
+    return Hit(
+        chunk_id=candidate.chunk_id,
+        document_id=candidate.document_id,
+        title=candidate.title,
+        heading_path=candidate.heading_path,
+        anchor=candidate.anchor,
+        page=candidate.page,
+        address=candidate.address,
+        language=candidate.language,
+        text=candidate.text,
+        score=round(found.score, 4),
+    )

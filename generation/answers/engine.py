@@ -1,6 +1,6 @@
 """The engine of answers: finds the passage that answers a question and quotes it.
 
-No model writes: what is shown is what the documents say, trimmed to the sentences that matter, so that every statement
+No model writes: what is shown is what the documents say, cut where a passage is long, so that every statement
 is supported by the passage it cites. A small chat model that only connected passages would add sentences that nothing
 supports, and its answers would have to be checked against the passages again.
 """

@@ -30,6 +30,8 @@ from tests.homes import (
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
 LONG = ("--max-tokens", "200", "--temperature", "0.8", "Tell me a very long story about a lighthouse keeper.")
+#: To be stopped: its first sentence is shown long before its end.
+LONGER = ("--max-tokens", "1000", *LONG[2:])
 #: Must never be found in a log.
 MARKER = "quixotic-marmalade"
 
@@ -95,7 +97,7 @@ def test_a_persona_is_heeded_by_the_prompt(home):
 
 
 def test_ctrl_c_stops_the_answer_and_the_program(home):
-    chat = home.start("chat", "--json", *LONG)
+    chat = home.start("chat", "--json", *LONGER)
     job_id = first_delta(chat)["job_id"]
     chat.send_signal(signal.SIGINT)
     out, err = chat.communicate(timeout=DEADLINE_S)
@@ -107,7 +109,7 @@ def test_ctrl_c_stops_the_answer_and_the_program(home):
 
 
 def test_a_reader_that_goes_away_stops_the_answer(home):
-    chat = home.start("chat", "--json", *LONG)
+    chat = home.start("chat", "--json", *LONGER)
     job_id = first_delta(chat)["job_id"]
     assert chat.stdout
     chat.stdout.close()

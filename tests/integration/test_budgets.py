@@ -206,7 +206,7 @@ async def test_a_quarantined_job_keeps_its_charges_but_reserves_nothing(client: 
 async def test_what_never_reaches_the_queue_is_given_back(
     client: Client, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(request: object) -> bool:
+    def fails(request: object, queue: str) -> bool:
         raise redis.ConnectionError("gone")
 
     await ask(client, "k1")

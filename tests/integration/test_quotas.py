@@ -63,22 +63,22 @@ async def test_a_roles_tier_has_its_own_budget_and_a_tenant_can_only_tighten(fro
     await one.ask("k1")  # about 2 GPU-seconds
     with pytest.raises(RefusedError, match="3 GPU-seconds a day"):
         await one.ask("k2")
-    await one.configs.change("guild", "tiers", f"<@&{STAFF}>=staff", one.rules.ceilings)
+    await one.configs.change("guild", "tiers", f"<@&{STAFF}>=staff", await one.rules.ceilings())
     await other.ask("k3", (STAFF,), tokens=1_000)  # another process, at once
     with pytest.raises(RefusedError, match="3 GPU-seconds a day"):
         await other.ask("k4")
-    await other.configs.change("guild", "user_day_gpu_s", "8", other.rules.ceilings)
+    await other.configs.change("guild", "user_day_gpu_s", "8", await other.rules.ceilings())
     with pytest.raises(RefusedError, match="8 GPU-seconds a day"):
         await one.ask("k5", (STAFF,))
     with pytest.raises(RefusedError, match="3 GPU-seconds a day"):
         await one.ask("k6")  # no wish of a tenant's raises what the operator gives
     with pytest.raises(SettingsError, match="tier"):
-        await one.configs.change("guild", "tiers", f"<@&{STAFF}>=kings", one.rules.ceilings)
+        await one.configs.change("guild", "tiers", f"<@&{STAFF}>=kings", await one.rules.ceilings())
 
 
 async def test_the_tenants_own_budget_bounds_every_tier(front_ends) -> None:
     one, _ = front_ends
-    await one.configs.change("guild", "tiers", f"<@&{STAFF}>=staff", one.rules.ceilings)
+    await one.configs.change("guild", "tiers", f"<@&{STAFF}>=staff", await one.rules.ceilings())
     quota = await one.rules.quota("guild", (STAFF,))
     assert quota is not None
     assert (quota.tenant_day_gpu_s, quota.user_day_gpu_s, quota.user_per_minute) == (100, 60, 600)

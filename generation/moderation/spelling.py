@@ -97,7 +97,8 @@ def look_alikes() -> dict[str, str]:
             letter = other["c"]
             if len(letter) == 1 and letter.isascii() and letter.isalpha():
                 table.setdefault(unicodedata.normalize("NFKC", character).casefold(), letter.lower())
-    return {character: letter for character, letter in table.items() if len(character) == 1}
+    # What normalisation makes plain stands for itself: a long s looks like an f and is an s.
+    return {character: letter for character, letter in table.items() if len(character) == 1 and not character.isascii()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ def test_status_tells_what_runs(home):
     status = home.status()
     assert status["server"]["embedded"]
     assert status["server"]["durable"]
-    assert [queue["kind"] for queue in status["queues"]] == ["chat", "image"]
+    assert [queue["kind"] for queue in status["queues"]] == ["chat", "image", "answer"]
     models = {worker["kind"]: worker["engine"]["model"] for worker in status["workers"]}
     assert models == {"chat": embedded_model.NAME, "image": str(image_model())}
     assert "slots" in home.run("status").stdout

@@ -113,4 +113,4 @@ def test_further_models_and_foreign_entries(server: ValkeyProcess, redis_client:
     assert found["palaver_queue_jobs", "image"] == 0
     assert found["palaver_workers", "chat", "ready"] == 0
     moment = activity(redis_client, embedded=False)
-    assert [(queue.kind, queue.queued) for queue in moment.queues] == [("chat", 2), ("image", 0)]
+    assert [(queue.kind, queue.queued) for queue in moment.queues] == [("chat", 2), ("image", 0), ("answer", 0)]

@@ -24,6 +24,16 @@ def image(arguments: tuple[str, ...]) -> None:
     _run("generation.evaluation.image", "palaver evaluate image", arguments)
 
 
+@command.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def answers(arguments: tuple[str, ...]) -> None:
+    """Measure answers from knowledge: ranks, languages, refusals."""
+    _run("generation.evaluation.answers", "palaver evaluate answers", arguments)
+
+
 def _run(module: str, name: str, arguments: tuple[str, ...]) -> None:
     """Run a module of the models' floor as a process of its own: it needs torch, which front-ends do not import.
 

@@ -26,7 +26,7 @@ class Package:
     """One archive of a package registry.
 
     Args:
-        registry: ``npm`` or ``pypi``.
+        registry: ``npm``, ``pypi`` or ``debian``.
         name: The package's name there.
         version: The exact version.
         sha256: Of the archive.
@@ -35,7 +35,7 @@ class Package:
         wheel_platform: Likewise, its platform.
     """
 
-    registry: Literal["npm", "pypi"]
+    registry: Literal["npm", "pypi", "debian"]
     name: str
     version: str
     sha256: str
@@ -100,6 +100,7 @@ def _download(package: Package, folder: Path) -> Path:
     if package.wheel_python:
         tags = ["--python-version", package.wheel_python, "--platform", package.wheel_platform]
     commands: dict[str, list[str]] = {
+        "debian": ["apt-get", "download", "-qq", f"{package.name}={package.version}"],
         "npm": ["npm", "pack", f"{package.name}@{package.version}", "--silent", "--ignore-scripts"],
         "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *tags, pin],
     }

@@ -9,7 +9,8 @@ from generation.retrieval.knowledge import TenantKnowledge
 from generation.retrieval.types import Answer, Citation, Hit
 
 ANSWER_THRESHOLD = 0.5
-SUGGEST_THRESHOLD = 0.2
+#: Below it the question is taken to be about something else; from ``palaver evaluate answers``.
+SUGGEST_THRESHOLD = 0.24
 MAX_QUOTE_CHARS = 600
 MAX_SUGGESTIONS = 3
 #: A question of so few words names no topic of its own.

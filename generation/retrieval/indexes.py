@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Connection, text
@@ -36,10 +36,14 @@ class Index(Protocol):
     ) -> list[int]:
         """Row ids of about the nearest vectors; ``within`` is a subquery of allowed row ids, or empty."""
 
-    def add_terms(self, connection: Connection, tenant: int, terms_by_chunk: Sequence[tuple[int, str]]) -> None:
-        """Index the terms of chunks, separated by spaces."""
+    def add_terms(
+        self, connection: Connection, tenant: int, terms_by_chunk: Sequence[tuple[int, Mapping[str, int]]]
+    ) -> None:
+        """Index the terms of chunks."""
 
-    def remove_terms(self, connection: Connection, tenant: int, terms_by_chunk: Sequence[tuple[int, str]]) -> None:
+    def remove_terms(
+        self, connection: Connection, tenant: int, terms_by_chunk: Sequence[tuple[int, Mapping[str, int]]]
+    ) -> None:
         """Take the terms of chunks out; they must be those that were added."""
 
     def frequencies(self, connection: Connection, tenant: int, terms: Sequence[str]) -> dict[str, int]:
@@ -114,14 +118,18 @@ class SqliteIndex:
         )
         return [row[0] for row in found]
 
-    def add_terms(self, connection: Connection, tenant: int, terms_by_chunk: Sequence[tuple[int, str]]) -> None:
+    def add_terms(
+        self, connection: Connection, tenant: int, terms_by_chunk: Sequence[tuple[int, Mapping[str, int]]]
+    ) -> None:
         """Index the terms of chunks."""
         connection.execute(
             text("INSERT INTO lexical(rowid, terms) VALUES (:row, :terms)"),
             [{"row": row, "terms": _prefixed(tenant, terms)} for row, terms in terms_by_chunk],
         )
 
-    def remove_terms(self, connection: Connection, tenant: int, terms_by_chunk: Sequence[tuple[int, str]]) -> None:
+    def remove_terms(
+        self, connection: Connection, tenant: int, terms_by_chunk: Sequence[tuple[int, Mapping[str, int]]]
+    ) -> None:
         """Take the terms of chunks out."""
         if terms_by_chunk:
             connection.execute(
@@ -148,8 +156,8 @@ class SqliteIndex:
         return [row[0] for row in found]
 
 
-def _prefixed(tenant: int, terms: str) -> str:
-    return " ".join(f"{tenant}|{term}" for term in terms.split())
+def _prefixed(tenant: int, terms: Iterable[str]) -> str:
+    return " ".join(f"{tenant}|{term}" for term in terms)
 
 
 def index_of(dialect: str) -> Any:

@@ -14,7 +14,9 @@ from generation.retrieval import ranking
 from generation.retrieval.chunking import Chunk, ParsedDocument, Section, chunks_of
 from generation.retrieval.embedding import Embedder, load_embedder
 from generation.retrieval.formats.reading import parse, require_size
+from generation.retrieval.geometry import SAMPLE_VECTORS, Common, common_of
 from generation.retrieval.language import language_of
+from generation.retrieval.ranking import Features
 from generation.retrieval.store import Candidate, Embedded, Model, Store, TenantRows, TenantSearch
 from generation.retrieval.tokens import terms_of
 from generation.retrieval.types import Document, Filters, Hit, Upload
@@ -51,6 +53,7 @@ class Knowledge:
         self._embedders = {embedder.name: embedder}
         self._embedder = embedder
         self._load = load
+        self._common: dict[tuple[str, int], tuple[int, Common | None]] = {}
 
     def tenant(self, tenant_id: str) -> TenantKnowledge:
         """What one tenant knows: nothing of any other tenant can be reached through it.
@@ -75,6 +78,14 @@ class Knowledge:
         """The model that is searched."""
         return self.store.ensure_model(self._embedder.name, self._embedder.dimensions)
 
+    def common(self, tenant: str, search: TenantSearch, model: Model, chunk_count: int) -> Common | None:
+        """What a tenant's vectors have in common; found anew when a tenth of the chunks are others."""
+        known = self._common.get((tenant, model.row))
+        if known is None or abs(known[0] - chunk_count) > 0.1 * known[0]:
+            known = (chunk_count, common_of(search.sample(model, SAMPLE_VECTORS)))
+            self._common[tenant, model.row] = known
+        return known[1]
+
     def close(self) -> None:
         """Close the store."""
         self.store.close()
@@ -83,6 +94,7 @@ class Knowledge:
 @dataclass(frozen=True, slots=True)
 class _Scored:
     candidate: Candidate
+    features: Features
     score: float
 
 
@@ -171,8 +183,16 @@ class TenantKnowledge:
         with self._rows.searching() as search:
             if search is None:
                 return []
-            scored = _ranked(search, model, query, vector, filters or Filters())
+            scored = self._ranked(search, model, query, vector, filters or Filters())
         return [_hit(found) for found in _one_a_section(scored)[: max(1, min(limit, 100))]]
+
+    def features(self, query: str) -> Sequence[tuple[Hit, Features]]:
+        """What a question and each candidate have in common, best first: for calibration."""
+        model = self._knowledge.active_model()
+        vector = self._knowledge.embedder(model).encode([query])[0]
+        with self._rows.searching() as search:
+            scored = [] if search is None else self._ranked(search, model, query, vector, Filters())
+        return [(_hit(found), found.features) for found in _one_a_section(scored)]
 
     def thresholds(self) -> tuple[float | None, float | None]:
         """Calibrated scores from which there is an answer, and a suggestion; None where nobody has calibrated."""
@@ -181,6 +201,27 @@ class TenantKnowledge:
     def set_thresholds(self, answer: float | None, suggest: float | None) -> None:
         """Keep thresholds calibrated on the tenant's own questions; None for the defaults."""
         self._rows.set_thresholds(answer, suggest)
+
+    def _ranked(
+        self, search: TenantSearch, model: Model, query: str, vector: NDArray[np.float32], filters: Filters
+    ) -> Sequence[_Scored]:
+        """Candidates of both rankers, each with the features of both, best first."""
+        chunk_count, term_count = search.size()
+        frequencies = search.frequencies(list(dict.fromkeys(terms_of(query))))
+        weights = ranking.information(frequencies, chunk_count)
+        rows = set(search.nearest_chunks(model, vector, FIRST_PASS, filters))
+        rows.update(search.chunks_containing(_rarest(frequencies), LEXICAL_CHUNKS))
+        candidates = search.candidates(sorted(rows), filters)
+        common = self._knowledge.common(self._rows.name, search, model, chunk_count)
+        cosines = _cosines(search, model, vector, [candidate.row for candidate in candidates], common)
+        calibration = ranking.PLAIN if common is None else ranking.WITHOUT_COMMON
+        scored = []
+        for candidate in candidates:
+            found = ranking.features(
+                cosines.get(candidate.row, {}), weights, candidate.terms, term_count / max(chunk_count, 1)
+            )
+            scored.append(_Scored(candidate, found, ranking.relevance(found, calibration)))
+        return sorted(scored, key=lambda found: (-found.score, found.candidate.row))
 
     def _store_document(  # what a document is made of, and who vouches for it
         self,
@@ -237,26 +278,18 @@ def _parsed(upload: Upload) -> ParsedDocument:
         raise UnreadableDocumentError(f"{upload.name}: {error}.") from error
 
 
-def _ranked(
-    search: TenantSearch, model: Model, query: str, vector: NDArray[np.float32], filters: Filters
-) -> list[_Scored]:
-    """Candidates of both rankers, each with both features, best first."""
-    terms = list(dict.fromkeys(terms_of(query)))
-    frequencies = search.frequencies(terms)
-    total = search.count()
-    weights = ranking.information(frequencies, total)
-    rows = set(search.nearest_chunks(model, vector, FIRST_PASS, filters))
-    rows.update(search.chunks_containing(_rarest(frequencies), LEXICAL_CHUNKS))
-    candidates = search.candidates(sorted(rows), filters)
-    similarities = search.similarities(model, vector, [candidate.row for candidate in candidates])
-    scored = [
-        _Scored(
-            candidate,
-            ranking.relevance(similarities.get(candidate.row, {}), ranking.coverage(terms, weights, candidate.terms)),
-        )
-        for candidate in candidates
-    ]
-    return sorted(scored, key=lambda found: (-found.score, found.candidate.row))
+def _cosines(
+    search: TenantSearch, model: Model, vector: NDArray[np.float32], rows: Sequence[int], common: Common | None
+) -> dict[int, dict[str, float]]:
+    """Exact cosines: for each chunk row, the best of each kind of vector."""
+    owners, matrix = search.vectors(model, rows)
+    if common is not None:
+        vector, matrix = common.without(vector[None])[0], common.without(matrix)
+    best: dict[int, dict[str, float]] = {}
+    for (row, kind), cosine in zip(owners, (matrix @ vector).tolist(), strict=True):
+        kinds = best.setdefault(row, {})
+        kinds[kind] = max(kinds.get(kind, -1.0), cosine)
+    return best
 
 
 def _rarest(frequencies: dict[str, int]) -> list[str]:
@@ -270,7 +303,7 @@ def _rarest(frequencies: dict[str, int]) -> list[str]:
     return chosen
 
 
-def _one_a_section(scored: list[_Scored]) -> list[_Scored]:
+def _one_a_section(scored: Sequence[_Scored]) -> list[_Scored]:
     """The best chunk of each section."""
     best: dict[tuple[str, tuple[str, ...], int | None], _Scored] = {}
     for found in scored:

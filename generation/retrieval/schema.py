@@ -51,6 +51,7 @@ documents = Table(
     Column("language", String(8), nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("chunks", Integer, nullable=False),
+    Column("terms", Integer, nullable=False),  # of all its chunks, repetitions counted
     Column("added_s", Float, nullable=False),
     Column("collection", Text),
     Column("metadata", Text, nullable=False),  # JSON
@@ -71,7 +72,7 @@ chunks = Table(
     Column("page", Integer),
     Column("language", String(8), nullable=False),
     Column("text", Text, nullable=False),
-    Column("terms", Text, nullable=False),  # what the lexical index holds of it: needed to take it out again
+    Column("terms", Text, nullable=False),  # JSON: term -> count; what the lexical index holds must be taken out again
     UniqueConstraint("tenant_id", "chunk_id", name="chunks_by_id"),
     Index("chunks_by_document", "document"),
 )
@@ -86,4 +87,5 @@ vectors = Table(
     Column("kind", String(10), nullable=False),  # "title", "lead" or "passage"
     Column("vector", LargeBinary, nullable=False),  # float16, of unit length
     Index("vectors_by_chunk", "chunk", "model"),
+    Index("vectors_by_tenant", "tenant_id", "id"),
 )

@@ -7,7 +7,8 @@ nothing outside this module touches the tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_TENANT_CHARS = 200
 BUSY_TIMEOUT_MS = 30_000
+HEADING_WEIGHT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Candidate:
         address: Its document's address.
         language: ISO 639-1 code.
         text: The passage.
-        terms: Its terms.
+        terms: How often each of its terms occurs, those of its heading with more weight.
     """
 
     row: int
@@ -93,7 +95,7 @@ class Candidate:
     address: str | None
     language: str
     text: str
-    terms: frozenset[str]
+    terms: Mapping[str, int]
 
 
 class Store:
@@ -187,14 +189,14 @@ class TenantRows:
         with self._store.writing() as connection:
             tenant = self._create(connection)
             self._remove(connection, tenant, document.document_id)
-            document_row = self._insert_document(connection, tenant, document)
-            chunk_rows = [
-                self._insert_chunk(connection, tenant, document_row, document.title, piece) for piece in pieces
+            terms = [_terms(document.title, piece) for piece in pieces]
+            document_row = self._insert_document(connection, tenant, document, sum(sum(of.values()) for of in terms))
+            rows = [
+                self._insert_chunk(connection, tenant, document_row, piece, of)
+                for piece, of in zip(pieces, terms, strict=True)
             ]
-            self._index.add_terms(connection, tenant, [(row, terms) for row, terms in chunk_rows])
-            kinds = [
-                (row, kind) for (row, _), piece in zip(chunk_rows, pieces, strict=True) for kind, _ in piece.embedded
-            ]
+            self._index.add_terms(connection, tenant, list(zip(rows, terms, strict=True)))
+            kinds = [(row, kind) for row, piece in zip(rows, pieces, strict=True) for kind, _ in piece.embedded]
             for part in embedded:
                 self._insert_vectors(connection, tenant, part, kinds)
 
@@ -270,14 +272,14 @@ class TenantRows:
         for model in {vector.model for vector in vector_rows}:
             rows = [vector.id for vector in vector_rows if vector.model == model]
             self._index.remove_vectors(connection, tenant, model, rows)
-        self._index.remove_terms(connection, tenant, [(piece.id, piece.terms) for piece in pieces])
+        self._index.remove_terms(connection, tenant, [(piece.id, json.loads(piece.terms)) for piece in pieces])
         connection.execute(delete(vectors).where(vectors.c.chunk.in_(select(chunks.c.id).where(owned))))
         connection.execute(delete(chunks).where(owned))
         connection.execute(delete(documents).where(documents.c.id == row))
         return True
 
     @staticmethod
-    def _insert_document(connection: Connection, tenant: int, document: Document) -> int:
+    def _insert_document(connection: Connection, tenant: int, document: Document, terms: int) -> int:
         row = connection.execute(
             insert(documents).values(
                 tenant_id=tenant,
@@ -289,6 +291,7 @@ class TenantRows:
                 language=document.language,
                 sha256=document.sha256,
                 chunks=document.chunks,
+                terms=terms,
                 added_s=document.added_s,
                 collection=document.collection,
                 metadata=json.dumps(dict(document.metadata), ensure_ascii=False, sort_keys=True),
@@ -298,8 +301,9 @@ class TenantRows:
         return _number(row)
 
     @staticmethod
-    def _insert_chunk(connection: Connection, tenant: int, document: int, title: str, piece: Chunk) -> tuple[int, str]:
-        terms = " ".join(sorted(set(terms_of("\n".join((title, *piece.heading_path, piece.text))))))
+    def _insert_chunk(
+        connection: Connection, tenant: int, document: int, piece: Chunk, terms: Mapping[str, int]
+    ) -> int:
         row = connection.execute(
             insert(chunks).values(
                 tenant_id=tenant,
@@ -310,10 +314,10 @@ class TenantRows:
                 page=piece.page,
                 language=piece.language,
                 text=piece.text,
-                terms=terms,
+                terms=json.dumps(terms, ensure_ascii=False, separators=(",", ":")),
             )
         ).inserted_primary_key
-        return _number(row), terms
+        return _number(row)
 
     def _insert_vectors(
         self, connection: Connection, tenant: int, embedded: Embedded, kinds: Sequence[tuple[int, str]]
@@ -348,10 +352,26 @@ class TenantSearch:
         self._index = index
         self._tenant = tenant
 
-    def count(self) -> int:
-        """How many chunks the tenant has."""
-        query = select(func.sum(documents.c.chunks)).where(documents.c.tenant_id == self._tenant)
-        return self._connection.execute(query).scalar() or 0
+    def size(self) -> tuple[int, int]:
+        """How many chunks the tenant has, and how many terms in them."""
+        query = select(func.sum(documents.c.chunks), func.sum(documents.c.terms))
+        row = self._connection.execute(query.where(documents.c.tenant_id == self._tenant)).one()
+        return int(row[0] or 0), int(row[1] or 0)
+
+    def sample(self, model: Model, limit: int) -> NDArray[np.float32]:
+        """Some of the tenant's vectors, spread over all of them: ``(vectors, dimensions)``."""
+        import numpy as np
+
+        mine = vectors.c.tenant_id == self._tenant
+        first, last = self._connection.execute(select(func.min(vectors.c.id), func.max(vectors.c.id)).where(mine)).one()
+        if first is None:
+            return np.zeros((0, model.dimensions), np.float32)
+        rows = range(first, last + 1, max(1, (last - first) // limit))
+        query = select(vectors.c.vector).where(
+            mine, vectors.c.id.in_(rows), vectors.c.model == model.row, vectors.c.kind != "passage"
+        )
+        found = self._connection.execute(query).scalars().all()
+        return np.frombuffer(b"".join(found), np.float16).reshape(-1, model.dimensions).astype(np.float32)
 
     def nearest_chunks(self, model: Model, query: NDArray[np.float32], limit: int, filters: Filters) -> list[int]:
         """Rows of the chunks that have about the nearest vectors: the quantised first pass."""
@@ -362,10 +382,8 @@ class TenantSearch:
         )
         return [row[0] for row in found]
 
-    def similarities(
-        self, model: Model, query: NDArray[np.float32], rows: Sequence[int]
-    ) -> dict[int, dict[str, float]]:
-        """Exact cosines of chunks' vectors: for each chunk row, the best of each kind."""
+    def vectors(self, model: Model, rows: Sequence[int]) -> tuple[list[tuple[int, str]], NDArray[np.float32]]:
+        """The exact vectors of chunks: chunk row and kind of each, and ``(vectors, dimensions) float32``."""
         import numpy as np
 
         found = self._connection.execute(
@@ -373,14 +391,8 @@ class TenantSearch:
                 vectors.c.chunk.in_(rows), vectors.c.model == model.row, vectors.c.tenant_id == self._tenant
             )
         ).all()
-        if not found:
-            return {}
-        matrix = np.frombuffer(b"".join(row.vector for row in found), np.float16).reshape(len(found), -1)
-        best: dict[int, dict[str, float]] = {}
-        for row, cosine in zip(found, (matrix.astype(np.float32) @ query).tolist(), strict=True):
-            kinds = best.setdefault(row.chunk, {})
-            kinds[row.kind] = max(kinds.get(row.kind, -1.0), cosine)
-        return best
+        matrix = np.frombuffer(b"".join(row.vector for row in found), np.float16).reshape(len(found), model.dimensions)
+        return [(row.chunk, row.kind) for row in found], matrix.astype(np.float32)
 
     def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
         """In how many chunks each term occurs."""
@@ -431,6 +443,16 @@ class TenantSearch:
         return conditions
 
 
+def _terms(title: str, piece: Chunk) -> dict[str, int]:
+    """Terms of a chunk with their weights: a word of its own heading is worth several of the text."""
+    headings = piece.heading_path or (title,)
+    counts = Counter(terms_of(piece.text))
+    for _ in range(HEADING_WEIGHT):
+        counts.update(terms_of(headings[-1]))
+    counts.update(terms_of("\n".join((title, *headings[:-1]))) if piece.heading_path else ())
+    return dict(counts)
+
+
 def _document(row: Any) -> Document:
     return Document(
         document_id=row.document_id,
@@ -461,7 +483,7 @@ def _candidate(row: Any) -> Candidate:
         address=row.address,
         language=row.language,
         text=row.text,
-        terms=frozenset(row.terms.split()),
+        terms=json.loads(row.terms),
     )
 
 

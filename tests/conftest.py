@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -16,6 +17,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"integration", "acceptance"} & set(item.path.parts):
             item.add_marker(pytest.mark.flaky(reruns=1))
+    limits_s: dict[Path, float] = {}
+    for item in items:
+        limits_s[item.path] = max(limits_s.get(item.path, 0.0), _time_limit_s(item))
+    # The longest files begin first, so that none is waited for alone at the end.
+    items.sort(key=lambda item: limits_s[item.path], reverse=True)
+
+
+def _time_limit_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,13 @@ everything in flight and returns what happened. It knows no queue and no chat pl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from generation.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from generation.moderation.policy import EffectivePolicy
     from generation.retrieval.types import Citation
 
@@ -417,4 +419,13 @@ class Engine(Protocol[_Request]):
 
     def close(self) -> None:
         """Release the device and all threads; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """An engine that moderates, and counts what it did about what it found."""
+
+    def take_verdicts(self) -> Mapping[tuple[str, str], int]:
+        """How often each category led to each action, other than letting it be, since this was last asked."""
         ...

@@ -18,6 +18,7 @@ from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt, Refusal
 from bots.settings import ConversationSettings
 from tests.engines import answer
+from tests.valkey import ValkeyProcess
 from tests.wall import Platform, Wall
 from tests.worker_processes import config, worker
 from workers import keys
@@ -135,6 +136,11 @@ async def test_an_answer_grows_and_ends_in_its_message(server, start, platform):
     assert counted(LAGS) == lags + 1
 
 
+async def saying(heard: bool = True) -> bool:
+    """Tells an author that a prompt is not taken."""
+    return heard
+
+
 async def fail_to_submit(front: Front, key: str) -> None:
     """The prompt is promised, and Redis goes away before its job is in the queue."""
 
@@ -161,11 +167,48 @@ async def test_a_prompt_that_was_cut_off_half_way_can_be_asked_again(server, sta
 async def test_a_prompt_that_was_given_up_is_not_said_to_be_lost_as_well(start, platform):
     front, other = start(), start()
     await fail_to_submit(front, "k1")
-    front.dispatch.give_up("t1__k1")
+    await front.dispatch.decline("t1__k1", saying())
     await asyncio.sleep(2 * LEASE_S)
     assert platform.texts == []
     assert await front.redis.zcard(keys.promises(FRONT)) == 0
     assert other.dispatch.in_delivery == 0
+
+
+async def test_somebody_who_could_not_be_told_is_told_later(start, platform):
+    front = start()
+    await fail_to_submit(front, "k1")
+    with pytest.raises(RefusedError):
+        await front.dispatch.ask(prompt("k2", note="forbidden"))
+    for job_id in ("t1__k1", "t1__k2"):  # the platform does not take the words that say why not
+        await front.dispatch.decline(job_id, saying(heard=False))
+    await kept(front, "t1__k1", "t1__k2")
+    assert platform.texts == [wording.LOST] * 2
+
+
+async def test_a_refusal_that_a_process_could_not_tell_any_more_is_told_by_another(start, platform):
+    first = start()
+    with pytest.raises(RefusedError):
+        await first.dispatch.ask(prompt(note="forbidden"))
+    await first.die()
+    second = start()
+    await kept(second, "t1__k1")
+    assert platform.texts == [wording.LOST]
+
+
+async def test_a_prompt_is_answered_although_redis_has_forgotten_everything(platform):
+    valkey = ValkeyProcess(persist=False).start()
+    front = Front(valkey.url, platform)
+    try:
+        await front.dispatch.ask(prompt(tokens=5))
+        valkey.kill9()
+        valkey.start()
+        await asyncio.sleep(2 * LEASE_S)  # the lease is renewed meanwhile, of a promise that is no more
+        with worker(config(valkey.url)):
+            await kept(front, "t1__k1")
+        assert platform.texts == [answer(json.dumps({"tokens": 5}), 5).strip()]
+    finally:
+        await front.close()
+        valkey.remove()
 
 
 async def test_a_waiting_prompt_shows_its_place_and_a_way_to_stop(start, platform):
@@ -260,6 +303,7 @@ async def test_a_refused_prompt_promises_nothing(start, platform):
     front = start()
     with pytest.raises(RefusedError, match="No questions"):
         await front.dispatch.ask(prompt(note="forbidden"))
+    await front.dispatch.decline("t1__k1", saying())
     assert platform.messages == {}
     assert await front.redis.keys("palaver:promise*") == []
 

@@ -61,6 +61,16 @@ def approved_dialogues(settings: Settings, tenant: str, persona: str) -> list[Ex
     return [example(draft_source(each.draft_id), each.question, each.answer, persona) for each in drafts]
 
 
+def deleted_sources(settings: Settings, tenant: str, adapter_id: str) -> set[str]:
+    """Approved drafts that an adapter has learnt from and that are approved no more."""
+    store = open_store(settings)
+    try:
+        learnt = {source for source in store.sources_of(adapter_id) if source.startswith(draft_source(""))}
+    finally:
+        store.close()
+    return learnt - {each.source for each in approved_dialogues(settings, tenant, "")} if learnt else set()
+
+
 def mark_stale(settings: Settings, tenant: str, source_ids: Collection[str]) -> list[str]:
     """Sources were deleted: adapters that were trained on them are trained anew by the next run; returns their ids."""
     if not source_ids or not is_there(url_of(settings)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import click
 
 from bots import log, settings, tuning
+from bots.connection import client_of
 from bots.settings import Settings
+from bots.tenant_config import TenantConfigs
+from bots.terminal.stack import running_stack
 from generation.errors import TuningError
 
 CONVERSATIONS = "conversations"
@@ -67,7 +71,7 @@ def chat(
     found = prepared(_gathered(configured, tenant, origins, persona))
     if not found:
         raise TuningError(
-            f"{tenant} has no approved dialogues. Approve drafts (palaver knowledge drafts), or name a file with --from."
+            f"{tenant} has no approved dialogues. Approve drafts (palaver knowledge drafts) or name a file with --from."
         )
     if dry_run:
         train_set, held_out = split(found)
@@ -86,13 +90,31 @@ def chat(
         threads=configured.chat.threads,
         examples=tuple(found),
         recipe=_recipe(recipe),
-        promote=promote,
         again=again,
     )
     configured.data_dir.mkdir(parents=True, exist_ok=True)
     outcome = tuning.run(job)
-    _show(outcome, as_json)
-    return 1 if outcome["reasons"] else None
+    told = {**outcome, **_settled(configured, tenant, outcome, promote)}
+    _show(told, as_json)
+    return 1 if told["reasons"] else None
+
+
+def _settled(configured: Settings, tenant: str, outcome: dict[str, Any], promote: bool) -> dict[str, Any]:
+    """Promote what is better and has learnt from nothing that was deleted while it was trained."""
+    reasons = list(outcome["report"]["reasons_against"])
+    gone = tuning.deleted_sources(configured, tenant, outcome["adapter"])
+    if gone:
+        tuning.mark_stale(configured, tenant, gone)
+        reasons.append("something that it learnt from was deleted meanwhile; train again")
+    store = tuning.open_store(configured)
+    try:
+        answering = store.get(outcome["adapter"]).state == "promoted"
+        if promote and not reasons and not answering:
+            store.promote(outcome["adapter"])
+            answering = True
+    finally:
+        store.close()
+    return {"reasons": reasons, "promoted": answering}
 
 
 def _recipe(options: dict[str, Any]) -> dict[str, Any]:
@@ -111,16 +133,32 @@ def _recipe(options: dict[str, Any]) -> dict[str, Any]:
 def _gathered(configured: Settings, tenant: str, origins: Sequence[str], persona: str | None) -> list[Any]:
     from generation.tuning.examples import read_file
 
-    system = configured.conversation.persona if persona is None else persona
     found = []
     for origin in origins:
         if origin == CONVERSATIONS:
+            system = _tenant_persona(configured, tenant) if persona is None else persona
             found += tuning.approved_dialogues(configured, tenant, system)
         elif Path(origin).is_file():
             found += read_file(Path(origin))
         else:
             raise TuningError(f"--from takes {CONVERSATIONS} or a JSONL file, and there is no file {origin}.")
     return found
+
+
+def _tenant_persona(configured: Settings, tenant: str) -> str:
+    """The system text of a tenant's new conversations.
+
+    Raises:
+        WorkersError: The server that keeps the tenant's configuration cannot be reached.
+    """
+    with running_stack(configured, keep=False, kinds=()):
+        return asyncio.run(_read_persona(configured, tenant))
+
+
+async def _read_persona(configured: Settings, tenant: str) -> str:
+    async with client_of(configured) as client:
+        config = await TenantConfigs(client.connection).of(tenant)
+    return config.system_text(configured.conversation.persona) or configured.conversation.persona
 
 
 def _show_example(part: str, question: str, answer: str, as_json: bool) -> None:
@@ -143,12 +181,11 @@ def _show(outcome: dict[str, Any], as_json: bool) -> None:
         f"({report.steps} steps, loss {report.loss:.3f}), measured on {report.held_out_examples}"
     )
     click.echo(report.table())
-    match outcome["outcome"]:
-        case "promoted":
-            click.echo("It is promoted: answers come from it within seconds.")
-        case "unchanged":
-            click.echo("Neither the set nor the recipe has changed since; --again trains all the same.")
-        case _ if outcome["reasons"]:
-            click.echo(f"It is not promoted: {'; '.join(outcome['reasons'])}.")
-        case _:
-            click.echo(f"It is better, and waits: palaver adapters promote {outcome['adapter']}")
+    if outcome["outcome"] == "unchanged":
+        click.echo("Neither the set nor the recipe has changed since; --again trains all the same.")
+    if outcome["promoted"]:
+        click.echo("It is promoted: answers come from it within seconds.")
+    elif outcome["reasons"]:
+        click.echo(f"It is not promoted: {'; '.join(outcome['reasons'])}.")
+    else:
+        click.echo(f"It is better, and waits: palaver adapters promote {outcome['adapter']}")

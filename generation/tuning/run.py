@@ -40,7 +40,6 @@ class Job:
         threads: CPU threads; 0 for the physical cores.
         examples: The set, masked.
         recipe: Fields of ``Recipe``.
-        promote: Whether a better adapter answers at once.
         again: Whether to train although nothing has changed.
     """
 
@@ -53,7 +52,6 @@ class Job:
     threads: int
     examples: tuple[Example, ...]
     recipe: dict[str, Any]
-    promote: bool = True
     again: bool = False
 
     def to_json(self) -> str:
@@ -65,10 +63,10 @@ _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Train, measure, store, and promote what is better.
+    """Train, measure and store; nothing is promoted, for sources may have been deleted meanwhile.
 
     Returns:
-        ``outcome`` is ``promoted``, ``kept`` or ``unchanged``; the adapter's id, its report, and reasons.
+        ``outcome`` is ``trained`` or ``unchanged``; ``adapter`` its id; ``report`` what ``Report.to_json`` gives.
 
     Raises:
         GenerationError: It cannot be done; the message says why.
@@ -90,14 +88,9 @@ def run(job: Job) -> dict[str, Any]:
     try:
         known = _unchanged(store, job, loaded.identity, key)
         if known is not None:
-            return {"outcome": "unchanged", "adapter": known.adapter_id, "report": known.report, "reasons": []}
+            return {"outcome": "unchanged", "adapter": known.adapter_id, "report": known.report}
         adapter, report = _trained(job, recipe, loaded, store, key, train_set, held_out)
-        reasons = report.reasons_against()
-        promoted = job.promote and not reasons
-        if promoted:
-            store.promote(adapter.adapter_id)
-        outcome = "promoted" if promoted else "kept"
-        return {"outcome": outcome, "adapter": adapter.adapter_id, "report": report.to_json(), "reasons": reasons}
+        return {"outcome": "trained", "adapter": adapter.adapter_id, "report": report.to_json()}
     finally:
         store.close()
 

@@ -216,10 +216,9 @@ class AdapterStore:
             AdapterError: There is none, or its bytes are not what was stored.
         """
         with self._begun() as connection:
-            query = select(adapters.c.config, adapters.c.sha256, weights.c.data).where(
-                adapters.c.adapter_id == adapter_id, weights.c.adapter_id == adapter_id
-            )
-            row = connection.execute(query).first()
+            together = adapters.join(weights, weights.c.adapter_id == adapters.c.adapter_id)
+            query = select(adapters.c.config, adapters.c.sha256, weights.c.data).select_from(together)
+            row = connection.execute(query.where(adapters.c.adapter_id == adapter_id)).first()
         if row is None:
             raise AdapterError("Its file is missing. Train it again: palaver train chat.")
         data = bytes(row.data)
@@ -231,9 +230,13 @@ class AdapterStore:
         """Have an adapter answer for its tenant, in place of the one that does.
 
         Raises:
-            AdapterError: There is none.
+            AdapterError: There is none, or it is stale.
         """
         found = self.get(adapter_id)
+        if found.stale:
+            raise AdapterError(
+                f"{adapter_id} has learnt from something that was deleted since. Train again: palaver train chat."
+            )
         with self._begun() as connection:
             _retire(connection, found.tenant, found.identity)
             connection.execute(
@@ -271,7 +274,13 @@ class AdapterStore:
             return bool(connection.execute(delete(adapters).where(adapters.c.adapter_id == adapter_id)).rowcount)
 
     def mark_stale(self, tenant: str, source_ids: Collection[str]) -> list[str]:
-        """Something was deleted: note it with a tenant's adapters that were trained on it; returns their ids."""
+        """Something was deleted: a tenant's adapters that were trained on it answer no more.
+
+        What a model has learnt it can say word for word, so that deleting the text alone would not do.
+
+        Returns:
+            Their ids.
+        """
         with self._begun() as connection:
             query = (
                 select(adapters.c.adapter_id)
@@ -280,7 +289,8 @@ class AdapterStore:
                 .distinct()
             )
             found = [str(row.adapter_id) for row in connection.execute(query)]
-            connection.execute(update(adapters).where(adapters.c.adapter_id.in_(found)).values(stale=True))
+            stale = update(adapters).where(adapters.c.adapter_id.in_(found))
+            connection.execute(stale.values(stale=True, state="candidate", promoted_s=None))
         return found
 
     def sources_of(self, adapter_id: str) -> set[str]:

@@ -64,7 +64,7 @@ def answers(
     engine = ChatEngine(loaded, config, _Compared(files, loaded))
     texts: dict[str, str] = {}
     for number, each in enumerate(examples):
-        longest = min(_LONGEST_ANSWER_TOKENS, 32 + 2 * len(loaded.tokenizer(each.answer)["input_ids"]))
+        longest = min(_LONGEST_ANSWER_TOKENS, 8 + 2 * len(loaded.tokenizer(each.answer)["input_ids"]))
         for name in names:
             request_id = f"{name}:{number}"
             texts[request_id] = ""

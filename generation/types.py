@@ -108,6 +108,7 @@ class ChatRequest:
         sampling: How tokens are chosen.
         deadline_s: Seconds from ``submit`` after which the answer ends as it is, with reason ``deadline``.
         origin: Whose it is.
+        adapter: Whether the tenant's adapter takes part, where it has one.
     """
 
     request_id: str
@@ -115,6 +116,7 @@ class ChatRequest:
     sampling: Sampling = field(default_factory=Sampling)
     deadline_s: float | None = None
     origin: Origin | None = None
+    adapter: bool = True
 
 
 @dataclass(frozen=True, slots=True)

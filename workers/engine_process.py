@@ -98,7 +98,7 @@ def chat_request(request_id: str, body: dict[str, Any], deadline_s: float | None
     options = dict(body.get("options", {}))
     options["stop"] = tuple(options.get("stop", ()))
     messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in body["messages"])
-    return ChatRequest(request_id, messages, Sampling(**options), deadline_s)
+    return ChatRequest(request_id, messages, Sampling(**options), deadline_s, adapter=bool(body.get("adapter", True)))
 
 
 def image_request(request_id: str, body: dict[str, Any], deadline_s: float | None) -> ImageRequest:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from generation.chat.adapter_shelf import AdapterShelf, AdapterSource
 from generation.chat.detokenizer import Detokenizer
 from generation.chat.prefix_cache import PrefixCache
 from generation.chat.prompt import fit
@@ -29,6 +30,7 @@ from generation.types import (
 )
 
 if TYPE_CHECKING:
+    from generation.chat.adapters import Adapter
     from generation.chat.config import ChatConfig
     from generation.chat.loading import LoadedModel
 
@@ -44,9 +46,10 @@ class ChatEngine:
     Args:
         loaded: The model; its attention is replaced.
         config: Limits.
+        adapters: Where tenants' adapters come from; None for the model alone.
     """
 
-    def __init__(self, loaded: LoadedModel, config: ChatConfig) -> None:
+    def __init__(self, loaded: LoadedModel, config: ChatConfig, adapters: AdapterSource | None = None) -> None:
         runtime = prepare(loaded, config)
         self._tokenizer = loaded.tokenizer
         self._eos_token_ids = loaded.eos_token_ids
@@ -56,6 +59,7 @@ class ChatEngine:
         key = config.text_watermark_key
         self._watermark = TextWatermark(key, loaded.device) if key else None
         self._prefixes = PrefixCache(runtime.prefix_tokens)
+        self._shelf = AdapterShelf(adapters, runtime.forward.bind, config.adapter_memory_bytes) if adapters else None
         self._budget_tokens = runtime.budget_tokens
         self._sequences: dict[str, Sequence] = {}
         self._events: list[EngineEvent] = []
@@ -124,6 +128,8 @@ class ChatEngine:
         for request_id in list(self._sequences):
             self.cancel(request_id)
         self._prefixes.clear()
+        if self._shelf is not None:
+            self._shelf.clear()
         self._forward.trim(0, 0)
         self._events.clear()
 
@@ -151,7 +157,13 @@ class ChatEngine:
             Detokenizer(self._tokenizer, request.sampling.stop),
             request.deadline_s,
             prompt.dropped_messages,
+            self._adapter(request),
         )
+
+    def _adapter(self, request: ChatRequest) -> Adapter | None:
+        if self._shelf is None or request.origin is None or not request.adapter:
+            return None
+        return self._shelf.of(request.origin.tenant)
 
     def _advance(self) -> None:
         """Schedule, run, postprocess."""
@@ -177,7 +189,7 @@ class ChatEngine:
         for sequence in self._scheduler.joining:
             if sequence.filled:
                 continue
-            match = self._prefixes.match(sequence.prompt, len(sequence.prompt) - 1)
+            match = self._prefixes.match(sequence.prompt, len(sequence.prompt) - 1, sequence.scope)
             if match is not None:
                 self._forward.restore(sequence.row, match.entry, match.tokens)
                 sequence.filled = sequence.cached_tokens = match.tokens
@@ -191,7 +203,7 @@ class ChatEngine:
 
     def _store(self, sequence: Sequence, count: int) -> None:
         tokens = sequence.tokens(0, count)
-        if self._prefixes.wants(tokens):
+        if self._prefixes.wants(tokens, sequence.scope):
             try:
                 entry = self._forward.capture(sequence.row, count)
             except (MemoryError, RuntimeError) as error:
@@ -200,7 +212,7 @@ class ChatEngine:
                 self._prefixes.clear()  # what is only kept for later goes first
                 return
             if entry is not None:
-                self._prefixes.store(tokens, entry)
+                self._prefixes.store(tokens, entry, sequence.scope)
 
     def _charge(self, plan: StepPlan, seconds: float) -> None:
         """Split the step's time over its tokens."""

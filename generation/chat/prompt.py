@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,11 +69,8 @@ def fit(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, limit_t
         InvalidRequestError: The messages are no conversation that ends with the user.
         PromptTooLongError: The system text and the last turn alone exceed the limit.
     """
-    template = _TEMPLATES.get(tokenizer)
-    if template is None:
-        template = _TEMPLATES[tokenizer] = _Template(tokenizer)
     system, turns = checked(messages)
-    attempt = _Attempt(template, system, turns, limit_tokens)
+    attempt = _Attempt(_template_of(tokenizer), system, turns, limit_tokens)
     starts = [i for i, turn in enumerate(turns) if turn.role == "user"]  # what is kept begins with a user's turn
     if attempt.fits(0):
         start = 0
@@ -82,6 +79,28 @@ def fit(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, limit_t
     else:
         start = _oldest_that_fits(attempt, starts)
     return FittedPrompt(attempt.token_ids(start), start)
+
+
+def answer_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens of an answer as they follow their prompt, without the one that ends it; no typed control token counts."""
+    return _template_of(tokenizer).answer(text)
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase, eos_token_ids: Collection[int]) -> int:
+    """The token with which the model's own template ends an answer.
+
+    Args:
+        tokenizer: The model's, with a chat template.
+        eos_token_ids: Those at which generation stops.
+    """
+    return _template_of(tokenizer).end_of_turn(eos_token_ids)
+
+
+def _template_of(tokenizer: PreTrainedTokenizerBase) -> _Template:
+    template = _TEMPLATES.get(tokenizer)
+    if template is None:
+        template = _TEMPLATES[tokenizer] = _Template(tokenizer)
+    return template
 
 
 def _oldest_that_fits(attempt: _Attempt, starts: Sequence[int]) -> int:
@@ -190,6 +209,24 @@ class _Template:
         """Tokens of a control token and the text after it, in which nothing else is a control token."""
         head, *rest = self._parts(text)
         return self._encode(control + head) + [token for part in rest for token in self._continued(part)]
+
+    def answer(self, text: str) -> list[int]:
+        """Tokens of an answer behind its prompt."""
+        defused = self.defused(Message("assistant", text)).content
+        return [token for part in self._parts(defused) for token in self._continued(part)]
+
+    def end_of_turn(self, eos_token_ids: Collection[int]) -> int:
+        """The first of these tokens that the template writes behind an answer; any of them where it writes none."""
+        plain = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
+        try:
+            text = str(self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=False))
+        except jinja2.TemplateError:
+            text = ""
+        for token in self._encode(text.rpartition(_PROBE)[2]):
+            if token in eos_token_ids:
+                return token
+        own = self._tokenizer.eos_token_id
+        return own if isinstance(own, int) and own in eos_token_ids else min(eos_token_ids)
 
     def _parts(self, text: str) -> list[str]:
         """The text as it was typed, cut behind the first character of each control token in it."""

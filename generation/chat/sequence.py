@@ -25,6 +25,7 @@ class Sequence:
         submitted_s: Monotonic time of ``submit``.
         deadline_s: Monotonic time at which the answer ends as it is.
         dropped_messages: Oldest turns that were left out of the prompt.
+        score_tokens: Tokens whose probabilities are wanted, whichever token is chosen.
     """
 
     request_id: str
@@ -36,6 +37,7 @@ class Sequence:
     submitted_s: float
     deadline_s: float | None = None
     dropped_messages: int = 0
+    score_tokens: tuple[int, ...] = ()
 
     output: list[int] = field(default_factory=list)
     filled: int = 0
@@ -45,6 +47,7 @@ class Sequence:
     gpu_s: float = 0.0
     seen: set[int] = field(default_factory=set)
     marked_contexts: set[tuple[int, ...]] = field(default_factory=set)
+    scores: list[tuple[float, ...]] = field(default_factory=list)
 
     @property
     def known_tokens(self) -> int:
@@ -105,6 +108,7 @@ def new_sequence(
     detokenizer: Detokenizer,
     deadline_s: float | None,
     dropped_messages: int,
+    score_tokens: tuple[int, ...] = (),
 ) -> Sequence:
     """Start a sequence now; a request without a seed draws a fresh one."""
     now_s = time.monotonic()
@@ -118,6 +122,7 @@ def new_sequence(
         submitted_s=now_s,
         deadline_s=None if deadline_s is None else now_s + deadline_s,
         dropped_messages=dropped_messages,
+        score_tokens=score_tokens,
     )
     if sampling.repetition_penalty != 1.0:
         sequence.seen.update(prompt)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from generation.moderation.cues import LEAST_EVIDENCE, evidence
+from generation.moderation.parts import windows
 from generation.moderation.policy import EffectivePolicy
 from generation.moderation.spelling import fold
 from generation.moderation.types import Category, Decision, Finding
@@ -167,13 +168,6 @@ class InjectionDetector:
     def token_ids(self, text: str) -> list[int]:
         """What the model reads of a text."""
         return [self._bos, *self._tokenizer.encode(text, add_special_tokens=False).ids][: self._most_tokens]
-
-
-def windows(text: str, window_chars: int) -> list[str]:
-    """A text in parts that overlap by a fifth: an attack may stand anywhere in a long file."""
-    overlap_chars = window_chars // 5
-    starts = range(0, max(1, len(text) - overlap_chars), window_chars - overlap_chars)
-    return [text[start : start + window_chars] for start in starts]
 
 
 def _logit(score: float) -> float:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from generation.moderation.chinese import is_han
 from generation.moderation.parts import windows
 from generation.moderation.questions import Question, Questions
+from generation.moderation.spelling import is_han
 from generation.moderation.types import Category, Finding
 from generation.types import Message
 

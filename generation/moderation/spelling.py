@@ -88,7 +88,9 @@ def _seen(character: str) -> str:
         return character if SPOKEN_MARKS.match(character) else ""
     if category in ("Zs", "Zl", "Zp"):
         return " "
-    return character if character.isascii() else look_alikes().get(character) or _drawn_letter(character) or character
+    if character.isascii():
+        return character
+    return _DRAWN.get(character) or look_alikes().get(character) or _drawn_letter(character) or character
 
 
 def _is_kana(character: str) -> bool:
@@ -108,7 +110,7 @@ def _boxed_letter(code: int) -> str:
     return ""
 
 
-#: Drawn like a letter, and in no table of look-alikes.
+#: Drawn like a letter, whatever tables of look-alikes say.
 _DRAWN = {"ғ": "f", "µ": "u", "μ": "u", "ꜰ": "f", "ꜱ": "s"}
 _DRAWN_NAME = re.compile(
     r"LATIN (?:LETTER SMALL CAPITAL ([A-Z])|(?:SMALL|CAPITAL) LETTER ([A-Z]) WITH (?:HOOK|TAIL|SWASH TAIL))"
@@ -117,8 +119,6 @@ _DRAWN_NAME = re.compile(
 
 def _drawn_letter(character: str) -> str:
     """Small capitals, and letters with a hook."""
-    if character in _DRAWN:
-        return _DRAWN[character]
     named = _DRAWN_NAME.fullmatch(unicodedata.name(character, ""))
     return (named[1] or named[2]).lower() if named else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ from generation.moderation.judge import ChatJudge
 from generation.moderation.moderator import Moderator
 from generation.moderation.shared_engine import SharedEngine
 from generation.types import Engine
+
+_LOG = logging.getLogger("palaver.moderation")
 
 Progress = Callable[[str, float | None], None]
 
@@ -73,6 +76,7 @@ Built = tuple[Engine[Any], Moderator]
 
 def _judged(build: Callable[[], Engine[Any]], config: ModerationConfig, progress: Progress) -> Built:
     """The chat model judges Chinese texts itself."""
+    _LOG.warning("moderation.chat_judge is as good as the chat model's Chinese; the embedded model has none.")
     shared = SharedEngine(build(), answers_questions=True)
     return shared, Moderator(config, progress, judges=[ChatJudge(shared.questions())])
 

@@ -74,7 +74,7 @@ class GuardFamily:
 _QWEN3GUARD = GuardFamily(
     name="qwen3guard",
     matches=r"qwen3guard",
-    # Controversial: unsafe to some; the half of it is what strict policies act on and others do not.
+    # Controversial: unsafe to some; a half, which thresholds up to that act on and others do not.
     labels={" Safe": 0.0, " Controversial": 0.5, " Unsafe": 1.0},
     answer_tokens=32,
     categories={

@@ -17,8 +17,8 @@ _PAUSE = re.compile(r"[\s，、：؛،]")
 
 
 def width(text: str) -> int:
-    """How much a text says, in letters."""
-    return sum(_SIGN_WIDTH if "\u2e80" <= character <= "\U0003ffff" else 1 for character in text)
+    """How much a text says, in letters; the number of a list's entry is nothing by itself."""
+    return sum(_SIGN_WIDTH if "\u2e80" <= character <= "\U0003ffff" else 1 for character in text.strip())
 
 
 class SentenceBuffer:
@@ -64,7 +64,7 @@ def _position(text: str, wanted: int) -> int:
         return -1
     taken = 0
     for index, character in enumerate(text, 1):
-        taken += width(character)
+        taken += width(character) or 1
         if taken >= wanted:
             return index
     return -1

@@ -50,7 +50,11 @@ def main() -> None:
     bad, good = labelled()
     dialogue = next(one.texts for one in text_sets(given.texts) if "chinese" in one.name)
     print(f"{'':<28}{'texts':>7}{'rules':>9}{'judge':>9}{'undecided':>11}")
-    for name, texts in (("labelled, to be stopped", bad), ("labelled, harmless", good), ("chatterbot-corpus", dialogue)):
+    for name, texts in (
+        ("labelled, to be stopped", bad),
+        ("labelled, harmless", good),
+        ("chatterbot-corpus", dialogue),
+    ):
         found = judge.findings(texts)
         ruled = share(texts, lambda text: check_text(text, policies["balanced"]))
         judged = stopped(found, lambda each: policies["balanced"].decide("prompt", each))

@@ -1,8 +1,8 @@
 """The chat model as a judge of Chinese texts, which no embedded classifier reads; until a guard model is configured.
 
 It is asked for one word. What is no word of the list counts as undecided, which is acted upon only where a tenant's
-threshold for abusive language is that low. How good the judge is depends on the chat model; one that speaks no Chinese is
-none (``benchmarks.judge`` measures it).
+threshold for abusive language is that low. How good the judge is depends on the chat model; one that speaks no Chinese
+is none (``benchmarks.judge`` measures it).
 """
 
 from __future__ import annotations

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
+#: A fenced block, as attached files and pasted texts are shown, to its end or that of the text; quotations' lines.
+_QUOTATION = re.compile(
+    r"^(`{3,}|~{3,})[^\n]*\n(?P<fenced>.*?)(?:^\1|\Z)|(?P<lines>(?:^>[^\n]*(?:\n|\Z))+)", re.MULTILINE | re.DOTALL
+)
+
+
+def quotations(text: str) -> list[str]:
+    """What a text only quotes: files, code blocks, other people's messages."""
+    return [
+        match["fenced"] or match["lines"] for match in _QUOTATION.finditer(text) if match["fenced"] or match["lines"]
+    ]
+
 
 def windows(text: str, window_chars: int) -> list[str]:
     """A text in parts that overlap by a fifth: what is looked for may stand anywhere."""

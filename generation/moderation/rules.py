@@ -57,9 +57,23 @@ def findings(text: str, policy: EffectivePolicy, stage: Stage) -> Iterator[Findi
     parts = pieces(folded.text)
     for category, start, end in absolute.find(folded.text):
         yield _finding(category, "absolute", (_span(folded, start, end),))
+    for category, _, _ in absolute.find(said) if (said := _in_plain_letters(folded.text, parts)) else ():
+        yield _finding(category, "absolute")
     yield from _list_findings(text, folded, parts, policy)
     yield from _personal_findings(folded)
     yield from _link_findings(folded, policy)
+
+
+def _in_plain_letters(folded: str, parts: Sequence[Piece]) -> str:
+    """What a text with disguised words says; empty if it has none."""
+    disguised = [part for part in parts if part.readings and part.readings[0] != part.raw]
+    if not disguised:
+        return ""
+    pieces_of_text, at = [], 0
+    for part in disguised:
+        pieces_of_text += (folded[at : part.start], part.readings[0])
+        at = part.end
+    return "".join((*pieces_of_text, folded[at:]))
 
 
 def _list_findings(text: str, folded: Folded, parts: Sequence[Piece], policy: EffectivePolicy) -> Iterator[Finding]:

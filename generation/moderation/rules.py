@@ -69,11 +69,12 @@ def _in_plain_letters(folded: str, parts: Sequence[Piece]) -> str:
     disguised = [part for part in parts if part.readings and part.readings[0] != part.raw]
     if not disguised:
         return ""
-    pieces_of_text, at = [], 0
+    told: list[str] = []
+    at = 0
     for part in disguised:
-        pieces_of_text += (folded[at : part.start], part.readings[0])
+        told += (folded[at : part.start], part.readings[0])
         at = part.end
-    return "".join((*pieces_of_text, folded[at:]))
+    return "".join((*told, folded[at:]))
 
 
 def _list_findings(text: str, folded: Folded, parts: Sequence[Piece], policy: EffectivePolicy) -> Iterator[Finding]:

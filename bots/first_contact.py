@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -36,7 +37,7 @@ class FirstContacts:
         """
         key = keys.first_contact(prompt.platform, prompt.user)
         with mapped_errors(self._redis):
-            job_id = await self._redis.set(key, prompt.job_id, ex=_TTL_S, nx=True, get=True)
+            job_id: Any = await self._redis.set(key, prompt.job_id, ex=_TTL_S, nx=True, get=True)
             if job_id is not None and job_id.decode() != prompt.job_id:
                 await self._redis.expire(key, _TTL_S)
                 return prompt

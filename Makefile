@@ -93,6 +93,7 @@ train-smoke: setup
 
 bench-moderation: setup
 	$(VENV)/bin/python -m benchmarks.moderation
+	$(VENV)/bin/python -m benchmarks.judge
 	$(VENV)/bin/python -m benchmarks.watermarks
 
 format: setup

@@ -6,6 +6,7 @@ everything in flight and returns what happened. It knows no queue and no chat pl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -109,6 +110,9 @@ class ChatRequest:
         deadline_s: Seconds from ``submit`` after which the answer ends as it is, with reason ``deadline``.
         origin: Whose it is.
         adapter: Whether the tenant's adapter takes part, where it has one.
+        template_arguments: What the model's chat template takes beside the conversation.
+        score_tokens: Token ids whose probabilities are told with the end; an engine that does not run the model itself
+            tells none.
     """
 
     request_id: str
@@ -117,6 +121,8 @@ class ChatRequest:
     deadline_s: float | None = None
     origin: Origin | None = None
     adapter: bool = True
+    template_arguments: Mapping[str, object] = field(default_factory=dict)
+    score_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,11 +354,19 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer is complete: it is the concatenation of its deltas, or its pictures."""
+    """The answer is complete: it is the concatenation of its deltas, or its pictures.
+
+    Args:
+        request_id: Whose.
+        finish_reason: Why it ended.
+        usage: What it took.
+        scores: For each token of the answer, how probable each of the request's ``score_tokens`` was in its place.
+    """
 
     request_id: str
     finish_reason: FinishReason
     usage: Usage
+    scores: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

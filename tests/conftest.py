@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 import redis.asyncio
 
 from tests.valkey import ValkeyProcess
+
+# Machines are busy: an example may take as long as it needs, and a hang ends by pytest's timeout.
+hypothesis.settings.register_profile("palaver", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("palaver")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

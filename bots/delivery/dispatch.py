@@ -26,6 +26,7 @@ from bots.delivery.ledger import Ledger
 from bots.delivery.page import Page
 from bots.delivery.promises import Promise, Promises
 from bots.delivery.surface import GoneError, Surface
+from bots.first_contact import FirstContacts, is_first
 from bots.image_prompt import ImagePrompt
 from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt
@@ -67,6 +68,8 @@ class Dispatch:
         ledger: What was posted.
         events: The front-end's events.
         open_surface: Makes surfaces.
+        contacts: Tells who asks for the first time.
+        disclosure: What is said below the first answer that somebody gets; empty for nothing.
         on_end: Called once for each job that this process has delivered, after its final message; its event is None
             if the job was lost.
     """
@@ -81,6 +84,8 @@ class Dispatch:
         events: EventStream,
         open_surface: OpenSurface,
         on_end: OnEnd | None = None,
+        contacts: FirstContacts | None = None,
+        disclosure: str = "",
     ) -> None:
         self._service = service
         self._client = client
@@ -90,6 +95,8 @@ class Dispatch:
         self._events = events
         self._open_surface = open_surface
         self._on_end = on_end
+        self._contacts = contacts if disclosure else None
+        self._disclosure = disclosure
         self._running: dict[str, asyncio.Task[None]] = {}
         self._owed: dict[str, Promise] = {}  # what those deliver
         self._displays: set[Display] = set()
@@ -114,6 +121,8 @@ class Dispatch:
                 same, it will be answered.
         """
         job_id, asked_s = prompt.job_id, time.monotonic()
+        if self._contacts is not None:
+            prompt = await self._contacts.noted(prompt)
         try:
             if not await self._mine(job_id) and not await self._promises.take(job_id, prompt.reply):
                 return False
@@ -127,7 +136,9 @@ class Dispatch:
                 await self._service.imagine(prompt)
             else:
                 await self._service.ask(prompt)
-        except (RefusedError, ContractError, RedisUnavailableError):
+        except (RefusedError, ContractError, RedisUnavailableError) as error:
+            if self._contacts is not None and not isinstance(error, RedisUnavailableError):
+                await self._contacts.undo(prompt)
             self._unsure.add(job_id)  # its lease is renewed, so that no other process takes it for lost meanwhile
             raise
         except BaseException:
@@ -270,7 +281,7 @@ class Dispatch:
                 _log.warning("job %s: its reply handle is not understood, nobody can be answered", job_id)
                 await self._promises.keep(job_id)
                 return
-            event = await self._until_shown(job_id, surface, answers.is_answer(promise.reply))
+            event = await self._until_shown(promise, surface)
             if event is not None:
                 DELIVERY_LAG.observe(max(0.0, time.time() - event.at_s))
             if await self._kept(job_id) and self._on_end is not None:
@@ -282,14 +293,16 @@ class Dispatch:
             with contextlib.suppress(WorkersError, redis.RedisError, OSError):
                 await self._promises.postpone(job_id, _FAILURE_PAUSE_S)
 
-    async def _until_shown(self, job_id: str, surface: Surface, quoted: bool) -> Event | None:
+    async def _until_shown(self, promise: Promise, surface: Surface) -> Event | None:
         """Follow a job and show it to its end; returns its terminal event if it has one."""
+        job_id, quoted = promise.job_id, answers.is_answer(promise.reply)
+        below = self._disclosure if is_first(promise.reply) else ""
         while True:
             display = Display(job_id, surface, self._ledger, lambda: self._check_lease(job_id))
             self._displays.add(display)
-            page = Page(job_id, surface.limit, surface.measure)
+            page = Page(job_id, surface.limit, surface.measure, below=below)
             try:
-                page = Page(job_id, surface.limit, surface.measure, await self._records.find(job_id), quoted)
+                page = Page(job_id, surface.limit, surface.measure, await self._records.find(job_id), quoted, below)
                 await display.load()
                 return await self._show(job_id, display, page)
             except GoneError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence as Series
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,6 +84,17 @@ class ChatEngine:
         """Whether ``step`` has work."""
         return bool(self._events) or self._scheduler.busy
 
+    def first_token(self, text: str) -> int:
+        """The token that a text begins with, for ``ChatRequest.score_tokens``.
+
+        Raises:
+            ValueError: The text is empty.
+        """
+        token_ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        if not token_ids:
+            raise ValueError("An empty text begins with no token.")
+        return token_ids[0]
+
     def submit(self, request: ChatRequest) -> None:
         """Take a request; it joins at the next step. What is wrong with it is reported by that step.
 
@@ -142,7 +154,7 @@ class ChatEngine:
         context = self._info.context_tokens
         # Whatever length is asked for, at least half of the context belongs to the prompt.
         reserved = min(request.sampling.max_new_tokens, max(1, context // 2))
-        prompt = fit(request.messages, self._tokenizer, context - reserved)
+        prompt = fit(request.messages, self._tokenizer, context - reserved, request.template_arguments)
         room = min(context, self._budget_tokens) - len(prompt.token_ids)
         if room < 1:
             raise OutOfMemoryError(
@@ -158,6 +170,7 @@ class ChatEngine:
             request.deadline_s,
             prompt.dropped_messages,
             self._adapter(request),
+            request.score_tokens,
         )
 
     def _adapter(self, request: ChatRequest) -> Adapter | None:
@@ -177,11 +190,14 @@ class ChatEngine:
         sampled = plan.sampled
         if self._watermark is not None and sampled:
             logits = self._watermark.apply(logits, sampled)
+        scores = {sequence: _scores(logits[row], sequence) for row, sequence in _scored(sampled)}
         tokens = sample(logits, sampled) if sampled else []
         self._scheduler.commit(plan)
         self._remember(plan)
         self._charge(plan, time.monotonic() - started_s)
         for sequence, token in zip(sampled, tokens, strict=True):
+            if sequence in scores:
+                sequence.scores.append(scores[sequence])
             self._take(sequence, token)
 
     def _reuse(self) -> None:
@@ -246,7 +262,8 @@ class ChatEngine:
             self._store(sequence, sequence.filled)
         del self._sequences[sequence.request_id]
         self._leave(sequence)
-        self._events.append(Finished(sequence.request_id, reason, sequence.usage(time.monotonic())))
+        usage = sequence.usage(time.monotonic())
+        self._events.append(Finished(sequence.request_id, reason, usage, tuple(sequence.scores)))
 
     def _say(self, sequence: Sequence, text: str) -> None:
         if text:
@@ -282,6 +299,17 @@ class ChatEngine:
         except (MemoryError, RuntimeError) as error:  # giving back needs room for the smaller copy
             if not is_out_of_memory(error):
                 raise
+
+
+def _scored(sampled: Series[Sequence]) -> list[tuple[int, Sequence]]:
+    """Those whose probabilities somebody wants to know, with their rows."""
+    return [(row, sequence) for row, sequence in enumerate(sampled) if sequence.score_tokens]
+
+
+def _scores(logits: torch.Tensor, sequence: Sequence) -> tuple[float, ...]:
+    """How probable each wanted token is by the model itself, from logits ``(vocab,)``."""
+    likely = logits.float().softmax(-1)[list(sequence.score_tokens)]
+    return tuple(likely.tolist())
 
 
 def _too_large(sequence: Sequence) -> OutOfMemoryError:

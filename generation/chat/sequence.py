@@ -30,6 +30,7 @@ class Sequence:
         deadline_s: Monotonic time at which the answer ends as it is.
         dropped_messages: Oldest turns that were left out of the prompt.
         adapter: What its tenant's answers have beside the model; None for the model alone.
+        score_tokens: Tokens whose probabilities are wanted, whichever token is chosen.
     """
 
     request_id: str
@@ -42,6 +43,7 @@ class Sequence:
     deadline_s: float | None = None
     dropped_messages: int = 0
     adapter: Adapter | None = None
+    score_tokens: tuple[int, ...] = ()
 
     output: list[int] = field(default_factory=list)
     filled: int = 0
@@ -51,6 +53,7 @@ class Sequence:
     gpu_s: float = 0.0
     seen: set[int] = field(default_factory=set)
     marked_contexts: set[tuple[int, ...]] = field(default_factory=set)
+    scores: list[tuple[float, ...]] = field(default_factory=list)
 
     @property
     def scope(self) -> str:
@@ -117,6 +120,7 @@ def new_sequence(
     deadline_s: float | None,
     dropped_messages: int,
     adapter: Adapter | None = None,
+    score_tokens: tuple[int, ...] = (),
 ) -> Sequence:
     """Start a sequence now; a request without a seed draws a fresh one."""
     now_s = time.monotonic()
@@ -131,6 +135,7 @@ def new_sequence(
         deadline_s=None if deadline_s is None else now_s + deadline_s,
         dropped_messages=dropped_messages,
         adapter=adapter,
+        score_tokens=score_tokens,
     )
     if sampling.repetition_penalty != 1.0:
         sequence.seen.update(prompt)

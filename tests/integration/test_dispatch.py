@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -14,6 +16,7 @@ from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promise, Promises
 from bots.delivery.surface import GoneError
+from bots.first_contact import FirstContacts
 from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt, Refusal
 from bots.settings import ConversationSettings
@@ -43,7 +46,7 @@ def prompt(key: str = "k1", **orders: object) -> Prompt:
 class Front:
     """One process of the front-end."""
 
-    def __init__(self, url: str, platform: Platform, limit: int = 2_000) -> None:
+    def __init__(self, url: str, platform: Platform, limit: int = 2_000, disclosure: str = "") -> None:
         self.redis = redis.asyncio.Redis.from_url(url)
         self._sync = redis.Redis.from_url(url)
         self.client = Client(self.redis, self._sync, LIMITS, WorkerSettings())
@@ -60,6 +63,8 @@ class Front:
             EventStream(self.redis, FRONT, str(id(self)), claim_after_s=1.0),
             lambda job_id, reply: Wall(platform, limit) if reply.handle else None,
             self._on_end,
+            FirstContacts(self.redis),
+            disclosure,
         )
         self._task = asyncio.create_task(self.dispatch.run())
 
@@ -85,7 +90,7 @@ def platform() -> Platform:
 async def start(server, platform):
     fronts: list[Front] = []
 
-    def begin(**options: int) -> Front:
+    def begin(**options: Any) -> Front:
         fronts.append(Front(server.url, platform, **options))
         return fronts[-1]
 
@@ -118,6 +123,27 @@ async def kept(front: Front, *jobs: str) -> None:
         return all([await ledger.finished(job) for job in jobs])
 
     await until(all_finished, "final messages")
+
+
+async def test_who_asks_for_the_first_time_reads_that_a_machine_answers(server, start, platform):
+    said = "I am a machine."
+    front = start(disclosure=said)
+    with pytest.raises(RefusedError):
+        await front.dispatch.ask(replace(prompt("k0"), text="something forbidden"))
+    with worker(config(server.url)):
+        for key, user in (("k1", "u1"), ("k2", "u1"), ("k3", "u2")):
+            assert await front.dispatch.ask(replace(prompt(key, tokens=20), user=user))
+            assert not await front.dispatch.ask(replace(prompt(key, tokens=20), user=user)), "the same event again"
+            await kept(front, f"t1__{key}")
+        platform_texts = list(platform.texts)
+        assert [text.endswith(f"\n\n{said}") for text in platform_texts] == [True, False, True]
+        await FirstContacts(front.redis).forget("front", "u1")
+        assert await front.dispatch.ask(prompt("k4", tokens=40, step_s=0.05))
+        await front.die()  # whoever takes it over says it as well
+        other = start(disclosure=said)
+        await kept(other, "t1__k4")
+    assert platform.texts[-1].endswith(said)
+    assert sum(said in text for text in platform.texts) == 3
 
 
 async def test_an_answer_grows_and_ends_in_its_message(server, start, platform):

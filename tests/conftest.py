@@ -8,6 +8,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from tests.postgres import PostgresProcess
 from tests.valkey import ValkeyProcess
 
 
@@ -55,3 +56,20 @@ def restartable_server() -> Iterator[ValkeyProcess]:
     process = ValkeyProcess(persist=True).start()
     yield process
     process.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    """The session's PostgreSQL; skips where there is none."""
+    process = PostgresProcess()
+    yield process
+    process.remove()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def knowledge_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty store of knowledge in each database."""
+    if request.param == "postgresql":
+        server: PostgresProcess = request.getfixturevalue("postgres")
+        return server.database()
+    return f"sqlite:///{tmp_path_factory.mktemp('knowledge') / 'k.sqlite'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ from generation.retrieval.formats.reading import parse, require_size
 from generation.retrieval.geometry import SAMPLE_VECTORS, Common, common_of
 from generation.retrieval.language import language_of
 from generation.retrieval.ranking import Features
-from generation.retrieval.store import Candidate, Embedded, Model, Store, TenantRows, TenantSearch
+from generation.retrieval.records import Candidate, Embedded, Model
+from generation.retrieval.store import Store, TenantRows
+from generation.retrieval.tenant_search import TenantSearch
 from generation.retrieval.tokens import terms_of
 from generation.retrieval.types import Document, Filters, Hit, Upload
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 STORE_FILE = "knowledge.sqlite"
 #: How many vectors the quantised first pass hands to the exact second.
-FIRST_PASS = 256
+FIRST_PASS = 512
 #: Most chunks that the rarest terms of a question may bring in.
 LEXICAL_CHUNKS = 256
 MAX_QUESTION_CHARS = 2000
@@ -248,6 +250,9 @@ class TenantKnowledge:
             collection=collection,
             metadata=upload.metadata,
             approved_by=approved_by,
+            tags=upload.tags,
+            etag=upload.etag,
+            modified=upload.modified,
         )
         self._rows.put(document, pieces, self._embedded(pieces))
         return document
@@ -307,22 +312,10 @@ def _one_a_section(scored: Sequence[_Scored]) -> list[_Scored]:
     """The best chunk of each section."""
     best: dict[tuple[str, tuple[str, ...], int | None], _Scored] = {}
     for found in scored:
-        candidate = found.candidate
-        best.setdefault((candidate.document_id, candidate.heading_path, candidate.page), found)
+        hit = found.candidate.hit
+        best.setdefault((hit.document_id, hit.heading_path, hit.page), found)
     return list(best.values())
 
 
 def _hit(found: _Scored) -> Hit:
-    candidate = found.candidate
-    return Hit(
-        chunk_id=candidate.chunk_id,
-        document_id=candidate.document_id,
-        title=candidate.title,
-        heading_path=candidate.heading_path,
-        anchor=candidate.anchor,
-        page=candidate.page,
-        address=candidate.address,
-        language=candidate.language,
-        text=candidate.text,
-        score=round(found.score, 4),
-    )
+    return replace(found.candidate.hit, score=round(found.score, 4))

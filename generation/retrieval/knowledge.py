@@ -13,7 +13,8 @@ from generation.errors import InvalidRequestError, UnreadableDocumentError
 from generation.retrieval import ranking
 from generation.retrieval.chunking import Chunk, ParsedDocument, Section, chunks_of
 from generation.retrieval.embedding import Embedder, load_embedder
-from generation.retrieval.formats.reading import parse, require_size
+from generation.retrieval.formats.confinement import ConfinedParser
+from generation.retrieval.formats.reading import require_size
 from generation.retrieval.geometry import SAMPLE_VECTORS, Common, common_of
 from generation.retrieval.language import language_of
 from generation.retrieval.ranking import Features
@@ -55,6 +56,7 @@ class Knowledge:
         self._embedders = {embedder.name: embedder}
         self._embedder = embedder
         self._load = load
+        self.parser = ConfinedParser()
         self._common: dict[tuple[str, int], tuple[int, Common | None]] = {}
 
     def tenant(self, tenant_id: str) -> TenantKnowledge:
@@ -90,6 +92,7 @@ class Knowledge:
 
     def close(self) -> None:
         """Close the store."""
+        self.parser.close()
         self.store.close()
 
 
@@ -141,7 +144,7 @@ class TenantKnowledge:
         known = self._rows.document(document_id)
         if known is not None and known.sha256 == digest and known.collection == collection:
             return known
-        parsed = _parsed(upload)
+        parsed = self._parsed(upload)
         return self._store_document(source, upload, parsed, digest, collection)
 
     def list(self, collection: str | None = None) -> list[Document]:
@@ -261,6 +264,12 @@ class TenantKnowledge:
         texts = [text for piece in pieces for _, text in piece.embedded]
         return [Embedded(model, self._knowledge.embedder(model).encode(texts)) for model in self._knowledge.models()]
 
+    def _parsed(self, upload: Upload) -> ParsedDocument:
+        try:
+            return self._knowledge.parser.parse(upload.name, upload.content)
+        except UnreadableDocumentError as error:
+            raise UnreadableDocumentError(f"{upload.name}: {error}.") from error
+
     def _document_id(self, source: str) -> str:
         return hashlib.sha256(f"{self.tenant_id}\0{source}".encode()).hexdigest()[:16]
 
@@ -274,13 +283,6 @@ def _from_file(path: Path) -> tuple[str, Upload]:
     except UnreadableDocumentError as error:
         raise UnreadableDocumentError(f"{path.name}: {error}.") from None
     return str(path), Upload(path.name, path.read_bytes(), path.as_uri(), origin="file")
-
-
-def _parsed(upload: Upload) -> ParsedDocument:
-    try:
-        return parse(upload.name, upload.content)
-    except UnreadableDocumentError as error:
-        raise UnreadableDocumentError(f"{upload.name}: {error}.") from error
 
 
 def _cosines(

@@ -120,11 +120,12 @@ class TenantKnowledge:
         """Whose knowledge it is."""
         return self._rows.name
 
-    def add(self, source: str | Path | Upload) -> Document:
+    def add(self, source: str | Path | Upload, tags: tuple[str, ...] = ()) -> Document:
         """Add a document, or replace it where its content is another now: all of it or nothing.
 
         Args:
             source: A file's path, or a document given as bytes.
+            tags: What it is filed under, besides the tags that it has.
 
         Raises:
             UnreadableDocumentError: It cannot be read; the message says why in one line.
@@ -133,8 +134,8 @@ class TenantKnowledge:
         if isinstance(source, Upload):
             known_as, upload = f"{source.origin}:{source.address or source.name}", source
         else:
-            known_as, upload = _from_file(Path(source))
-        return self.put(known_as, upload)
+            known_as, upload = from_file(Path(source))
+        return self.put(known_as, replace(upload, tags=(*upload.tags, *tags)))
 
     def put(self, source: str, upload: Upload, collection: str | None = None) -> Document:
         """Add or replace the document that is known by a source; see `add`."""
@@ -142,7 +143,7 @@ class TenantKnowledge:
         digest = hashlib.sha256(upload.content).hexdigest()
         document_id = self._document_id(source)
         known = self._rows.document(document_id)
-        if known is not None and known.sha256 == digest and known.collection == collection:
+        if known is not None and known.sha256 == digest and (known.collection, known.tags) == (collection, upload.tags):
             return known
         parsed = self._parsed(upload)
         return self._store_document(source, upload, parsed, digest, collection)
@@ -274,7 +275,12 @@ class TenantKnowledge:
         return hashlib.sha256(f"{self.tenant_id}\0{source}".encode()).hexdigest()[:16]
 
 
-def _from_file(path: Path) -> tuple[str, Upload]:
+def from_file(path: Path) -> tuple[str, Upload]:
+    """A file's source and its document.
+
+    Raises:
+        UnreadableDocumentError: It is not there, or is too large.
+    """
     path = path.expanduser().absolute()
     if not path.is_file():
         raise UnreadableDocumentError(f"{path.name}: there is no such file.")

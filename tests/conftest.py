@@ -10,6 +10,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from tests.postgres import PostgresProcess
 from tests.valkey import ValkeyProcess
 
 # Machines are busy: an example may take as long as it needs, and a hang ends by pytest's timeout.
@@ -71,3 +72,20 @@ def restartable_server() -> Iterator[ValkeyProcess]:
     process = ValkeyProcess(persist=True).start()
     yield process
     process.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    """The session's PostgreSQL; skips where there is none."""
+    process = PostgresProcess()
+    yield process
+    process.remove()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def knowledge_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty store of knowledge in each database."""
+    if request.param == "postgresql":
+        server: PostgresProcess = request.getfixturevalue("postgres")
+        return server.database()
+    return f"sqlite:///{tmp_path_factory.mktemp('knowledge') / 'k.sqlite'}"

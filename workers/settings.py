@@ -152,10 +152,14 @@ class KnowledgeSettings(_Section):
     Attributes:
         url: SQLAlchemy's, of the store: SQLite or PostgreSQL with pgvector; a file in the data directory by default.
         model: Embedding model of a new store: ``use-v3``, or one of the hub by name, or a directory.
+        reranker: Cross-encoder of the hub by name, or a directory, that judges the best passages once more.
+        networks: Private networks whose sites may be read all the same, such as ``10.1.0.0/16``.
     """
 
     url: str | None = None
     model: str = "use-v3"
+    reranker: str = ""
+    networks: tuple[str, ...] = ()
 
 
 class ArtifactSettings(_Section):

@@ -130,6 +130,7 @@ async def test_who_asks_for_the_first_time_reads_that_a_machine_answers(server, 
     front = start(disclosure=said)
     with pytest.raises(RefusedError):
         await front.dispatch.ask(replace(prompt("k0"), text="something forbidden"))
+    await front.dispatch.decline("t1__k0", saying())
     with worker(config(server.url)):
         for key, user in (("k1", "u1"), ("k2", "u1"), ("k3", "u2")):
             assert await front.dispatch.ask(replace(prompt(key, tokens=20), user=user))

@@ -179,7 +179,7 @@ def _unchanged(store: AdapterStore, job: Job, identity: str, key: str) -> TunedA
     """The adapter that came of the same set by the same recipe, unless it is to be made again."""
     if job.again:
         return None
-    known = (each for each in store.list(job.tenant) if each.identity == identity and not each.stale)
+    known = (each for each in store.all_of(job.tenant) if each.identity == identity and not each.stale)
     return next((each for each in known if each.fingerprint == key), None)
 
 
@@ -217,13 +217,19 @@ def _show_answer(done: int, of: int) -> None:
         _tell(f"measuring: answer {done} of {of}")
 
 
+def _failed(error: GenerationError) -> dict[str, Any]:
+    return {"outcome": "failed", "message": str(error), "exit_code": error.exit_code}
+
+
 def main() -> int:
     """Entry point of the process."""
     job = _JOB.validate_json(sys.stdin.buffer.read())
     try:
         outcome = run(job)
+    except ModuleNotFoundError as error:
+        outcome = _failed(TuningError(f"Tuning needs {error.name}: pip install 'palaver[worker,tuning]'."))
     except GenerationError as error:
-        outcome = {"outcome": "failed", "code": error.code, "message": str(error), "exit_code": error.exit_code}
+        outcome = _failed(error)
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
     sys.stdout.write(json.dumps(outcome) + "\n")

@@ -194,7 +194,7 @@ class AdapterStore:
             raise AdapterError(f"There is no adapter {adapter_id[:80]}. palaver adapters list shows what there is.")
         return _adapter(row)
 
-    def list(self, tenant: str | None = None) -> list[TunedAdapter]:
+    def all_of(self, tenant: str | None = None) -> list[TunedAdapter]:
         """A tenant's, or all, the newest first."""
         wanted = [adapters.c.tenant == tenant] if tenant else []
         with self._begun() as connection:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from generation.tuning.examples import Example
-    from generation.tuning.run import Job
+    from generation.tuning.job import Job
     from generation.tuning.store import AdapterStore
 
 

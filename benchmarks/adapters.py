@@ -39,7 +39,10 @@ class RandomAdapters:
     def __init__(self, loaded: LoadedModel) -> None:
         import torch
 
-        self._dtype, self._device = loaded.dtype, loaded.device
+        from generation.chat.adapters import dtype_of
+
+        self._device = loaded.device
+        self._dtype = dtype_of(loaded.device, loaded.dtype)
         self._sizes = {
             path: (module.in_features, module.out_features)
             for path, module in loaded.model.named_modules()

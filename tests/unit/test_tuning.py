@@ -12,6 +12,8 @@ import sqlalchemy
 import torch
 from safetensors.torch import load
 
+from bots.diagnosis import _adapters
+from bots.settings import Settings
 from generation.chat.loading import LoadedModel
 from generation.errors import AdapterError, TuningError
 from generation.tuning import metrics, serving, training
@@ -160,6 +162,19 @@ def test_bytes_that_are_not_what_was_stored_are_refused(url: str) -> None:
         connection.execute(sqlalchemy.text("UPDATE chat_adapter_weights SET data = x'00'"))
     with pytest.raises(AdapterError, match="not what was stored"):
         store.file(adapter_id)
+
+
+def test_the_doctor_names_an_adapter_that_cannot_be_read(url: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert list(_adapters(settings)) == []
+    store = AdapterStore(url)
+    adapter_id = add(store)
+    store.promote(adapter_id)
+    assert [finding.level for finding in _adapters(settings)] == ["ok"]
+    with sqlalchemy.create_engine(url).begin() as connection:
+        connection.execute(sqlalchemy.text("DELETE FROM chat_adapter_weights"))
+    (finding,) = _adapters(settings)
+    assert (finding.level, adapter_id in finding.found) == ("error", True)
 
 
 def test_engines_follow_promotions_and_live_with_a_store_that_fails(

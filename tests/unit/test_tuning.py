@@ -123,13 +123,21 @@ def add(store: AdapterStore, tenant: str = "a", data: bytes = b"data", identity:
     return store.add(tenant, "m", identity, "f", {"r": 1}, data, {}, source).adapter_id
 
 
-def test_one_adapter_answers_for_a_tenant_and_the_one_before_comes_back(url: str) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_one_adapter_answers_for_a_tenant_and_the_one_before_comes_back(
+    database: str, url: str, request: pytest.FixtureRequest
+) -> None:
+    if database == "postgresql":
+        url = request.getfixturevalue("postgres").database()
     store = AdapterStore(url)
     first, second, other = add(store), add(store), add(store, "b")
     for each in (first, second, other):
         store.promote(each)
         time.sleep(0.002)
-    assert store.answering("m@1") == {"a": second, "b": other}
+    another = AdapterStore(url)
+    assert another.answering("m@1") == {"a": second, "b": other}
+    another.close()
+    assert store.file(other) == ({"r": 1}, b"data")
     assert store.answering("m@2") == {}
     back = store.rollback("a", "m@1")
     assert back is not None
@@ -140,6 +148,7 @@ def test_one_adapter_answers_for_a_tenant_and_the_one_before_comes_back(url: str
     assert store.answering("m@1") == {}
     with pytest.raises(AdapterError, match="no adapter"):
         store.promote(other)
+    store.close()  # PostgreSQL waits for its clients before it stops
 
 
 def test_what_has_learnt_from_something_deleted_answers_no_more(url: str) -> None:

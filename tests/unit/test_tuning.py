@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from bots.diagnosis import _adapters
 from bots.settings import Settings
 from generation.chat.loading import LoadedModel
 from generation.errors import AdapterError, TuningError
-from generation.tuning import metrics, serving, training
+from generation.tuning import evaluation, metrics, serving, training
 from generation.tuning.examples import Example, example, fingerprint, masked, prepared, read_file, split
 from generation.tuning.place import store_url
 from generation.tuning.report import Figures, Report
 from generation.tuning.serving import PromotedAdapters
 from generation.tuning.store import AdapterStore
 from generation.tuning.training import Encoded, Recipe, encoded, perplexity, train
-from tests.chat_models import as_loaded, byte_tokenizer, tiny_model
+from tests.chat_models import answer, as_loaded, byte_tokenizer, request, tiny_model
 
 GOOD = Figures(4.0, 20.0, 0.4, 0.1, 0.5, 0.6)
 
@@ -279,6 +280,25 @@ def test_the_same_seed_gives_the_same_bytes_also_after_an_interruption(
     assert seen[0] == 7
     assert resumed.data == whole.data
     assert trained(lessons, tmp_path / "other", dropout=0.2, seed=1).data != whole.data
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gpt2", "phi3", "mixtral", "gpt-oss", "lfm2", "mamba"])
+def test_whatever_can_be_tuned_is_served(family: str, lessons: list[Example], tmp_path: Path) -> None:
+    """Training chooses projections, and the engine adds to these: also where a model runs through its own modules."""
+    tokenizer = byte_tokenizer()
+    loaded = as_loaded(tiny_model(family), tokenizer, [int(tokenizer.eos_token_id)])  # type: ignore[arg-type]  # it has one
+    asked = encoded(lessons[:2], loaded, 300)
+    recipe = Recipe(rank=4, epochs=6, batch_examples=2, learning_rate=0.02)
+    tuned, made = train(loaded, asked, recipe, tmp_path, "key", lambda *_: None)
+    alone = replace(loaded, model=tuned.unload())
+    files = {"new": (made.config, made.data)}
+    said = evaluation.answers(alone, lessons[:2], files, [evaluation.ALONE, "new"], lambda *_: None)
+    wanted = tiny_model(family)
+    base = [
+        answer(wanted, tokenizer, request("x", each.question, "Be brief.", max_new_tokens=8)) for each in lessons[:2]
+    ]
+    assert [text[:4] for text in said[evaluation.ALONE]] == [text[:4] for text in base]
+    assert said["new"] != said[evaluation.ALONE]
 
 
 def test_a_set_that_fits_nothing_is_told(tmp_path: Path) -> None:

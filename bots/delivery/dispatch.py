@@ -31,6 +31,7 @@ from bots.first_contact import FirstContacts, is_first
 from bots.image_prompt import ImagePrompt
 from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt
+from workers import tracing
 from workers.client import Client
 from workers.contract import Event, ReplyTo
 from workers.errors import (
@@ -295,6 +296,7 @@ class Dispatch:
             event = await self._until_shown(promise, surface)
             if event is not None:
                 DELIVERY_LAG.observe(max(0.0, time.time() - event.at_s))
+                tracing.passed("delivery", job_id, event.reply, event.at_s, time.time())
             if await self._kept(job_id) and self._on_end is not None:
                 await self._on_end(promise, event)
         except LostLeaseError:

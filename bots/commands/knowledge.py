@@ -90,7 +90,7 @@ def sync_places(places: tuple[str, ...], dry_run: bool, tags: tuple[str, ...], t
         kept = sorted({document.collection for document in knowledge.list() if document.collection})
         for place in places or map(place_of, kept):
             report = sync(
-                knowledge, place, fetcher, dry_run=dry_run, tags=tags,
+                knowledge, place, fetcher, dry_run=dry_run, tags=tags or None,
                 progress=lambda change, what: _told(change, what, as_json=as_json),
             )  # fmt: skip
             failed += len(report.failed)

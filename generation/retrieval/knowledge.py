@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 STORE_FILE = "knowledge.sqlite"
 #: How many vectors the quantised first pass hands to the exact second.
 FIRST_PASS = 512
+#: How many of the chunks with the greatest exact cosines are read and ranked.
+SECOND_PASS = 100
 #: Most chunks that the rarest terms of a question may bring in.
 LEXICAL_CHUNKS = 256
 MAX_QUESTION_CHARS = 2000
@@ -215,11 +217,12 @@ class TenantKnowledge:
         chunk_count, term_count = search.size()
         frequencies = search.frequencies(list(dict.fromkeys(terms_of(query))))
         weights = ranking.information(frequencies, chunk_count)
-        rows = set(search.nearest_chunks(model, vector, FIRST_PASS, filters))
-        rows.update(search.chunks_containing(_rarest(frequencies), LEXICAL_CHUNKS))
-        candidates = search.candidates(sorted(rows), filters)
+        near = search.nearest_chunks(model, vector, FIRST_PASS, filters)
+        named = search.chunks_containing(_rarest(frequencies), LEXICAL_CHUNKS)
         common = self._knowledge.common(self._rows.name, search, model, chunk_count)
-        cosines = _cosines(search, model, vector, [candidate.row for candidate in candidates], common)
+        cosines = _cosines(search, model, vector, sorted({*near, *named}), common)
+        nearest = sorted(cosines, key=lambda row: -max(cosines[row].values()))[:SECOND_PASS]
+        candidates = search.candidates(sorted({*nearest, *named}), filters)
         calibration = ranking.PLAIN if common is None else ranking.WITHOUT_COMMON
         scored = []
         for candidate in candidates:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 STORE_FILE = "knowledge.sqlite"
 #: How many vectors the quantised first pass hands to the exact second.
-FIRST_PASS = 512
+FIRST_PASS = 384
 #: How many of the chunks with the greatest exact cosines are read and ranked.
 SECOND_PASS = 100
 #: Most chunks that the rarest terms of a question may bring in.

@@ -68,7 +68,11 @@ def _begun(store: Store, embedder: Embedder) -> Model:
 
 def _missing(store: Store, model: Model) -> list[int]:
     """Rows of documents with a chunk that has no vectors of the model."""
-    has = select(embeddings.c.id).where(embeddings.c.chunk == chunks.c.id, embeddings.c.model == model.row)
+    has = select(embeddings.c.id).where(
+        embeddings.c.tenant_id == chunks.c.tenant_id,
+        embeddings.c.model == model.row,
+        embeddings.c.chunk == chunks.c.id,
+    )
     with store.reading() as connection:
         return list(connection.execute(select(chunks.c.document).where(~has.exists()).distinct()).scalars())
 
@@ -104,7 +108,9 @@ def _embed(store: Store, embedder: Embedder, model: Model, document: int) -> Non
             return
         connection.execute(
             delete(embeddings).where(
-                embeddings.c.model == model.row, embeddings.c.chunk.in_([row.id for row, _ in pieces])
+                embeddings.c.tenant_id == tenant,
+                embeddings.c.model == model.row,
+                embeddings.c.chunk.in_([row.id for row, _ in pieces]),
             )
         )
         kinds = [(row.id, [kind for kind, _ in texts]) for row, texts in pieces]

@@ -103,6 +103,6 @@ embeddings = Table(  # a chunk's vectors for a model in one row: a search reads 
     Column("model", _Key, ForeignKey("models.id"), nullable=False),
     Column("kinds", Text, nullable=False),  # "title", "lead" or "passage" of each, with commas
     Column("vectors", LargeBinary, nullable=False),  # float16, of unit length, one after the other
-    Index("embeddings_by_chunk", "chunk", "model", unique=True),
-    Index("embeddings_by_tenant", "tenant_id", "model", "id"),
+    # One index alone: given a choice, SQLite would take one without the chunk for a search, and read all of a tenant.
+    Index("embeddings_by_chunk", "tenant_id", "model", "chunk", unique=True),
 )

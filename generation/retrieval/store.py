@@ -208,7 +208,13 @@ class TenantRows:
         pieces = connection.execute(select(chunks.c.id, chunks.c.terms).where(owned)).all()
         self._index.remove_vectors(connection, tenant, row)
         self._index.remove_terms(connection, tenant, [(piece.id, json.loads(piece.terms)) for piece in pieces])
-        connection.execute(delete(embeddings).where(embeddings.c.chunk.in_(select(chunks.c.id).where(owned))))
+        connection.execute(
+            delete(embeddings).where(
+                embeddings.c.tenant_id == tenant,
+                embeddings.c.model.in_(select(models.c.id)),  # all of them; the index wants them named
+                embeddings.c.chunk.in_([piece.id for piece in pieces]),
+            )
+        )
         connection.execute(delete(chunks).where(owned))
         connection.execute(delete(labels).where(labels.c.document == row))
         connection.execute(delete(documents).where(documents.c.id == row))

@@ -42,12 +42,12 @@ class TenantSearch:
         import numpy as np
 
         mine = (embeddings.c.tenant_id == self._tenant, embeddings.c.model == model.row)
-        bounds = select(func.min(embeddings.c.id), func.max(embeddings.c.id)).where(*mine)
+        bounds = select(func.min(embeddings.c.chunk), func.max(embeddings.c.chunk)).where(*mine)
         first, last = self._connection.execute(bounds).one()
         if first is None:
             return np.zeros((0, model.dimensions), np.float32)
         rows = range(first, last + 1, max(1, 2 * (last - first) // limit))  # about two vectors each
-        owners, matrix = self._read(model, *mine, embeddings.c.id.in_(rows))
+        owners, matrix = self._read(model, *mine, embeddings.c.chunk.in_(rows))
         return matrix[[kind != "passage" for _, kind in owners]]
 
     def nearest_chunks(self, model: Model, query: NDArray[np.float32], limit: int, filters: Filters) -> list[int]:

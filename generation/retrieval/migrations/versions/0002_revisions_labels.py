@@ -42,8 +42,7 @@ def upgrade() -> None:
         sa.Column("kinds", sa.Text, nullable=False),
         sa.Column("vectors", sa.LargeBinary, nullable=False),
     )
-    op.create_index("embeddings_by_chunk", "embeddings", ["chunk", "model"], unique=True)
-    op.create_index("embeddings_by_tenant", "embeddings", ["tenant_id", "model", "id"])
+    op.create_index("embeddings_by_chunk", "embeddings", ["tenant_id", "model", "chunk"], unique=True)
     _make_indexes(bind)
     _label(bind)
     _index_terms(bind)

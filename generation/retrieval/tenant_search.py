@@ -81,7 +81,9 @@ class TenantSearch:
         query = (
             select(chunks, documents.c.document_id, documents.c.title, documents.c.address)
             .join(documents, documents.c.id == chunks.c.document)
-            .where(chunks.c.id.in_(rows), chunks.c.tenant_id == self._tenant, documents.c.tenant_id == self._tenant)
+            # Plus 0: SQLite would find the tenant's rows by index, all of them, instead of the few that are asked for.
+            .where(chunks.c.id.in_(rows), chunks.c.tenant_id + 0 == self._tenant)
+            .where(documents.c.tenant_id + 0 == self._tenant)
             .where(*_conditions(filters))
         )
         return [candidate_of(row) for row in self._connection.execute(query)]

@@ -13,6 +13,7 @@ from generation.retrieval.knowledge import Knowledge
 from generation.retrieval.reranking import load_reranker
 from generation.retrieval.types import Filters, Upload
 from tests.integration.test_knowledge_sync import Letters
+from tests.postgres import PostgresProcess
 
 WORDS = "the parcel is late fish swim deep price of delivery where my when do".split()  # noqa: SIM905 - so many quotes are hard to read
 
@@ -144,3 +145,22 @@ def test_filters_and_tenants_hold_together(knowledge_url: str) -> None:
     assert found(sources=("%",)) == found(sources=("upload:https://_",)) == []
     assert found(sources=("upload:",), languages=("en", "zh")) == ["https://a.example/x", "https://b.example/"]
     knowledge.close()
+
+
+def test_scores_are_the_same_on_both_databases(postgres: PostgresProcess, tmp_path: Path) -> None:
+    found = []
+    for url in (f"sqlite:///{tmp_path / 'k.sqlite'}", postgres.database()):
+        knowledge = Knowledge(url, Letters())
+        shop = knowledge.tenant("shop")
+        shop.add(Upload("en.md", b"# Help\n\nThe parcel ZX-4711 is late.\n\n## Price\n\nDelivery costs 5 euros."))
+        shop.add(
+            Upload(
+                "zh.md",
+                "# \u5e2e\u52a9\n\n\u60a8\u7684\u5305\u88f9\u665a\u5230\u4e86\u3002\n\n## \u4ef7\u683c\n\n\u914d\u9001\u8d39\u4e94\u6b27\u5143\u3002".encode(),
+            )
+        )
+        questions = ("where is ZX-4711", "price of delivery", "\u914d\u9001\u8d39\u591a\u5c11", "\u5305\u88f9")
+        found.append([[(hit.chunk_id, hit.score) for hit in shop.search(question, 10)] for question in questions])
+        knowledge.close()
+    assert found[0] == found[1]
+    assert all(found[0])

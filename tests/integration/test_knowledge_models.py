@@ -153,12 +153,9 @@ def test_scores_are_the_same_on_both_databases(postgres: PostgresProcess, tmp_pa
         knowledge = Knowledge(url, Letters())
         shop = knowledge.tenant("shop")
         shop.add(Upload("en.md", b"# Help\n\nThe parcel ZX-4711 is late.\n\n## Price\n\nDelivery costs 5 euros."))
-        shop.add(
-            Upload(
-                "zh.md",
-                "# \u5e2e\u52a9\n\n\u60a8\u7684\u5305\u88f9\u665a\u5230\u4e86\u3002\n\n## \u4ef7\u683c\n\n\u914d\u9001\u8d39\u4e94\u6b27\u5143\u3002".encode(),
-            )
-        )
+        delivery = "\u914d\u9001\u8d39\u4e94\u6b27\u5143\u3002"
+        chinese = f"# \u5e2e\u52a9\n\n\u60a8\u7684\u5305\u88f9\u665a\u5230\u4e86\u3002\n\n## \u4ef7\u683c\n\n{delivery}"
+        shop.add(Upload("zh.md", chinese.encode()))
         questions = ("where is ZX-4711", "price of delivery", "\u914d\u9001\u8d39\u591a\u5c11", "\u5305\u88f9")
         found.append([[(hit.chunk_id, hit.score) for hit in shop.search(question, 10)] for question in questions])
         knowledge.close()

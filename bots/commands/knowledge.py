@@ -18,7 +18,7 @@ from generation.errors import GenerationError, UnreadableDocumentError
 
 if TYPE_CHECKING:
     from generation.retrieval.fetching import Fetcher
-    from generation.retrieval.knowledge import TenantKnowledge
+    from generation.retrieval.knowledge import Knowledge, TenantKnowledge
     from generation.retrieval.types import Upload
 
 _TENANT = click.option("--tenant", default="terminal", show_default=True, help="Whose.")
@@ -90,7 +90,7 @@ def sync_places(places: tuple[str, ...], dry_run: bool, tags: tuple[str, ...], t
         kept = sorted({document.collection for document in knowledge.list() if document.collection})
         for place in places or map(place_of, kept):
             report = sync(
-                knowledge, place, fetcher, dry_run=dry_run, tags=tags,
+                knowledge, place, fetcher, dry_run=dry_run, tags=tags or None,
                 progress=lambda change, what: _told(change, what, as_json=as_json),
             )  # fmt: skip
             failed += len(report.failed)
@@ -171,7 +171,7 @@ def search(
     """
     from generation.retrieval.types import Filters
 
-    with _knowledge(tenant) as knowledge:
+    with _knowledge(tenant, searching=True) as knowledge:
         for hit in knowledge.search(" ".join(query), limit, Filters(languages, (), sources, tags)):
             if as_json:
                 told = {name: getattr(hit, name) for name in hit.__slots__}
@@ -180,6 +180,24 @@ def search(
             place = " › ".join([hit.title, *hit.heading_path])
             text = " ".join(hit.text.split())
             click.echo(f"{hit.score:.2f}  {place}\n      {text[:_SHOWN_CHARS]}")
+
+
+@command.command("reembed")
+@click.argument("model")
+def reembed(model: str) -> None:
+    """Search everything, of all tenants, with another embedding MODEL: `use-v3`, one of the hub, or a directory.
+
+    Its vectors are made beside the old ones, which are searched meanwhile; after an interruption, the same command goes
+    on where it was.
+    """
+    from generation.retrieval.embedding import load_embedder
+
+    os.nice(_NICENESS)
+    with _opened(searching=False) as knowledge:
+        embedder = load_embedder(model)
+        changed = knowledge.reembed(embedder, lambda done, total: click.echo(f"[{done}/{total}] documents"))
+    said = "Everything is searched with" if changed else "Everything was searched already with"
+    click.echo(f"{said} {embedder.name}. Set knowledge.model to it for new stores.")
 
 
 def _documents(sources: Sequence[str]) -> Iterator[str]:
@@ -222,18 +240,26 @@ def _fetcher() -> Iterator[Fetcher]:
 
 
 @contextmanager
-def _knowledge(tenant: str) -> Iterator[TenantKnowledge]:
+def _knowledge(tenant: str, *, searching: bool = False) -> Iterator[TenantKnowledge]:
+    with _opened(searching=searching) as knowledge:
+        yield knowledge.tenant(tenant)
+
+
+@contextmanager
+def _opened(*, searching: bool) -> Iterator[Knowledge]:
     configured = settings.load()
     log.configure(configured.log_level)
     try:
         from generation.retrieval.embedding import load_embedder
         from generation.retrieval.knowledge import Knowledge, default_url
+        from generation.retrieval.reranking import load_reranker
     except ModuleNotFoundError as error:
         raise GenerationError("Documents need another part: pip install 'palaver[knowledge]'.") from error
     configured.data_dir.mkdir(parents=True, exist_ok=True)
     url = configured.knowledge.url or default_url(configured.data_dir)
-    knowledge = Knowledge(url, load_embedder(configured.knowledge.model))
+    reranker = load_reranker(configured.knowledge.reranker) if searching else None
+    knowledge = Knowledge(url, load_embedder(configured.knowledge.model), reranker=reranker)
     try:
-        yield knowledge.tenant(tenant)
+        yield knowledge
     finally:
         knowledge.close()

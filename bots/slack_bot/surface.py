@@ -1,8 +1,9 @@
 """Answers in channels, threads and direct messages: native streams where there are any, edited messages elsewhere.
 
-A stream only grows. Whatever a stream cannot show (an answer that began anew, one that outlives its stream, one whose
-last piece may or may not have arrived) is shown by ending the stream and editing its message, which is always right
-because an edit carries the whole text.
+A stream only grows, and for some minutes only: ``life`` tells when an answer should go on in the next one. Whatever a
+stream cannot show (an answer that began anew, one that found no place to go on elsewhere, one whose last piece may or
+may not have arrived) is shown by ending the stream and editing its message, which is always right because an edit
+carries the whole text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from bots.delivery.content import View
 from bots.delivery.ledger import Place
 from bots.delivery.pacing import Budget
+from bots.delivery.rollover import Life
 from bots.delivery.splitting import Measure
 from bots.delivery.surface import ExpiredError, GoneError, SlowDownError, Surface
 from bots.slack_bot import blocks, wording
@@ -28,7 +30,8 @@ from bots.slack_bot.uploads import Uploads
 from bots.slack_bot.workspaces import ApiRefusedError, PlaceGoneError, Workspace
 
 #: What a stream says when it takes no more.
-_STREAM_OVER = frozenset({"message_not_in_streaming_state", "stopped_by_user"})
+_STREAM_DEAD = "message_not_in_streaming_state"
+_STREAM_OVER = frozenset({_STREAM_DEAD, "stopped_by_user"})
 #: Where the bot is not, a command's answer has other ways.
 _NOT_THERE = frozenset({"not_in_channel", "channel_not_found", "is_archived", "restricted_action"})
 #: May become a mention with the next characters.
@@ -37,6 +40,8 @@ _SEARCHED = 100
 _METADATA = "palaver_answer"
 #: Letters that must agree before a stream without a mark is taken for the one that was lost.
 _ALIKE_CHARS = 200
+#: When a stream has used so much of its life, the answer goes on in the next one as soon as that looks well.
+_AGING = 0.75
 
 _log = logging.getLogger("palaver.slack")
 
@@ -90,6 +95,7 @@ class ChannelSurface:
         self._stream_life_s = stream_life_s
         self._fallback = fallback
         self._streams: dict[str, _Stream] = {}
+        self._outlived: set[str] = set()  # messages whose stream is over while their answer goes on
         self._processing = False
         self._budget = outbound.appends if self._streamable else outbound.edits
 
@@ -170,6 +176,16 @@ class ChannelSurface:
         except GoneError:
             pass
 
+    def life(self, message_id: str) -> Life:
+        """That of a message's stream, where another one could be opened."""
+        stream = self._streams.get(message_id)
+        if not self._streamable or self._outbound.starts.wait_s("final") > 0:
+            return Life.FRESH
+        if stream is None:
+            return Life.OVER if message_id in self._outlived else Life.FRESH
+        age = (time.monotonic() - stream.began_s) / self._stream_life_s
+        return Life.FRESH if age < _AGING else Life.AGING if age < 1 else Life.OVER
+
     # Streams
 
     @property
@@ -208,7 +224,10 @@ class ChannelSurface:
     async def _grow(self, ts: str, stream: _Stream, view: View) -> bool:
         """Append what is new; returns whether the stream shows the view by that."""
         text = defused(view.text) if view.complete else _settled(view)
-        alive = time.monotonic() - stream.began_s < self._stream_life_s
+        # A last piece may be a little late: the platform says so if it is too late.
+        alive = view.complete or time.monotonic() - stream.began_s < self._stream_life_s
+        if not alive:
+            self._outlived.add(ts)
         if not (stream.certain and alive and text.startswith(stream.sent)) or view.pictures:
             return False
         stream.certain = False
@@ -217,6 +236,7 @@ class ChannelSurface:
         except ApiRefusedError as error:
             if error.error in _STREAM_OVER:
                 del self._streams[ts]
+                self._outlived |= {ts} if error.error == _STREAM_DEAD else set()
             else:
                 _log.info("a stream of workspace %s takes no more (%s)", self._workspace.team, error.error)
             return False
@@ -314,7 +334,10 @@ class ChannelSurface:
         alike = [each for each in own if not _mark(each) and _alike(str(each.get("text", "")), view.text)]
         for each in [*marked, *(alike if thread else [])]:
             ts = str(each["ts"])
-            if await self._claims.job_of(self._workspace.tenant, channel, ts) in (None, self._job_id):
+            if ts not in place.others and await self._claims.job_of(self._workspace.tenant, channel, ts) in (
+                None,
+                self._job_id,
+            ):
                 return ts
         return None
 

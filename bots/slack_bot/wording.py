@@ -36,7 +36,10 @@ PRIVACY = (
     "that their buttons work; and how much you have used. It lies in the operator's own Redis; nothing is sent to "
     "anybody else or used for training. A conversation is forgotten {days} days after its last message."
 )
-CONFIGURE = "*This workspace* (admins only): persona, model, languages, limits, channels, pictures, moderation."
+CONFIGURE = (
+    "*This workspace* (admins only): persona, model, languages, limits, budgets, tiers, channels, pictures, "
+    "moderation, hand-over."
+)
 NOT_SAVED = "What you have just sent was not taken:"
 NOT_AN_ADMIN = "Only an admin of the workspace can decide this."
 FLAGS = (

@@ -59,7 +59,10 @@ class Account:
         for tenant, name in await self._conversations.of_author(author):
             if tenant == workspace.tenant and name.startswith(f"{channel}-"):
                 count += await self._conversations.forget_author(tenant, name, author)
-        if not count:
+        people = await self._privacy.forget_hand_overs(
+            workspace.tenant, user, lambda name: name.startswith(f"{channel}-")
+        )
+        if not count and not people:
             return wording.NOTHING_TO_FORGET
         return wording.FORGOTTEN.format(count=count)
 

@@ -36,6 +36,8 @@ _STREAM_OVER = frozenset({_STREAM_DEAD, "stopped_by_user"})
 _NOT_THERE = frozenset({"not_in_channel", "channel_not_found", "is_archived", "restricted_action"})
 #: May become a mention with the next characters.
 _UNDECIDED = re.compile(r"(?:@\w*|<)\Z")
+#: What the platform says to blocks that it does not take.
+_NO_MARKDOWN = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
 _SEARCHED = 100
 _METADATA = "palaver_answer"
 #: Letters that must agree before a stream without a mark is taken for the one that was lost.
@@ -279,20 +281,33 @@ class ChannelSurface:
         }
         budget = self._outbound.posts(self._target.channel)
         try:
-            answer = await patiently(budget, lambda: self._workspace.call("chat.postMessage", **arguments))
+            answer = await patiently(budget, lambda: self._showing("chat.postMessage", arguments, view))
         except PlaceGoneError as error:
             if error.error in _NOT_THERE and self._fallback is not None:
                 raise ExpiredError(str(error)) from None
             raise
+        await self._uploads.tidy(str(answer["ts"]), view.pictures)
         return str(answer["ts"])
+
+    async def _showing(self, method: str, arguments: dict[str, Any], view: View) -> dict[str, Any]:
+        """Post or edit; where the platform does not take Markdown, the same words as plain text."""
+        try:
+            return await self._workspace.call(method, **arguments)
+        except ApiRefusedError as error:
+            # A picture's file may not be ready yet: then the message is tried again as it is.
+            if error.error not in _NO_MARKDOWN or view.pictures or not view.text:
+                raise
+            _log.warning("job %s: its Markdown was refused (%s) and is shown as plain text", self._job_id, error.error)
+        under = [block for block in arguments["blocks"] if block["type"] == "actions"]
+        return await self._workspace.call(method, **arguments | {"blocks": [*blocks.plain(view.text), *under]})
 
     async def _update(self, ts: str, view: View, again: bool = True) -> None:
         content = await self._content(view)
         try:
-            await self._workspace.call("chat.update", channel=self._target.channel, ts=ts, **content)
+            await self._showing("chat.update", {"channel": self._target.channel, "ts": ts, **content}, view)
         except ApiRefusedError as error:
             # An earlier process may have left a stream open, which can only be edited once it is closed.
-            if again and error.error != "invalid_blocks":
+            if again and error.error not in _NO_MARKDOWN:
                 await self._end_stream(ts)
                 await self._update(ts, view, again=False)
             elif error.error == "cant_update_message":

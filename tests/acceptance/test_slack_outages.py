@@ -314,6 +314,14 @@ async def test_a_storm_of_errors_ends_in_one_answer(editing):
     await exactly(fake, "C15", ts, right(asked(10)))
 
 
+async def test_where_markdown_is_refused_the_words_are_shown_as_they_are(editing):
+    fake, _ = editing
+    fake.rules.markdown = False
+    ts = await fake.say("U15", "C151", "{bot} " + asked(30, step_s=0.02))
+    await exactly(fake, "C151", ts, right(asked(30, step_s=0.02)))
+    fake.rules.markdown = True
+
+
 async def test_a_deleted_question_or_answer_stops_the_work(editing):
     fake, _ = editing
     ts = await fake.say("U16", "C16", "{bot} " + asked(4_000, step_s=0.02))

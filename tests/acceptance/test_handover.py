@@ -6,10 +6,10 @@ import pytest
 import pytest_asyncio
 
 from tests import answer_worker
-from tests.fake_guild.bot import BotProcess
+from tests.fake_guild.bot import place, running
 from tests.fake_guild.rules import Rules
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, Channel, Message
+from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, Message
 from tests.valkey import ValkeyProcess
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
@@ -25,25 +25,14 @@ def queue():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bot(queue):
-    async with FakeGuild(Rules(message_content=True)) as fake:
-        process = BotProcess(fake, queue, PALAVER_DISCORD__MESSAGE_CONTENT="true")
-        try:
-            await process.start()
-            yield process
-        finally:
-            process.end()
-            assert "Traceback" not in process.read_log(), process.read_log()[-3_000:]
+    rules = Rules(message_content=True)
+    async with running(queue, rules, PALAVER_DISCORD__MESSAGE_CONTENT="true") as (_, process):
+        yield process
 
 
 @pytest.fixture
 def guild(bot) -> FakeGuild:
     return bot._fake
-
-
-def channel_of(guild: FakeGuild) -> int:
-    channel = Channel(guild.world.snowflake(), GUILD)
-    guild.world.channels[channel.id] = channel
-    return channel.id
 
 
 async def set_up(guild: FakeGuild, **settings: str) -> None:
@@ -66,7 +55,7 @@ async def says(guild: FakeGuild, channel: int, text: str) -> Message:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def places(bot):
     guild = bot._fake
-    support, team = channel_of(guild), channel_of(guild)
+    support, team = place(guild), place(guild)
     await set_up(guild, support_channels=f"<#{support}>", team_channel=f"<#{team}>", handover_topics="refund, 退款")
     return support, team
 

@@ -22,7 +22,7 @@ from workers.errors import WorkersError
 _NOBODY = ReplyTo(front_end="-")
 _LONGEST_S = 60.0
 #: Somebody who wants to be forgotten waits so long for a worker; the job stays in the queue.
-_FORGOTTEN_S = 5.0
+_FORGOTTEN_S = 30.0
 
 
 class Learning:
@@ -104,11 +104,10 @@ class Learning:
         for owner, draft_id in learnt:  # first what needs no queue
             await self._withdraw(owner, draft_id)
         # Then what the record is needed to find: if this fails, asking again finds it again.
-        for owner, draft_id in learnt:
-            body = AnswerBody(kind="answer", task="unlearn", pair_id=draft_id)
-            # In the queue it outlives everything: whoever knows the documents comes to it before the next question.
-            with contextlib.suppress(TimeoutError):
-                await self._run(owner, body, _FORGOTTEN_S)
+        # In the queue it outlives everything, so that nobody waits for a worker that is not there.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FORGOTTEN_S):
+                await asyncio.gather(*(self.unteach(owner, draft_id) for owner, draft_id in learnt))
         return await asyncio.to_thread(store.forget_user, tenant, user, only)
 
     async def kept_about(self, tenant: str | None, user: str) -> list[dict[str, Any]]:
@@ -132,14 +131,14 @@ class Learning:
         """Have a pair forgotten."""
         await self._run(tenant, AnswerBody(kind="answer", task="unlearn", pair_id=pair_id))
 
-    async def _run(self, tenant: str, body: AnswerBody, longest_s: float = _LONGEST_S) -> None:
+    async def _run(self, tenant: str, body: AnswerBody) -> None:
         request = Request(
             platform="support", tenant=tenant, channel="learning", user="moderators",
             idempotency_key=f"learn-{secrets.token_hex(6)}", reply=_NOBODY, body=body, cost_gpu_s=0.05,
             created_at_s=time.time(),
         )  # fmt: skip
         submitted = await self._client.submit(request)
-        async with asyncio.timeout(longest_s):
+        async with asyncio.timeout(_LONGEST_S):
             async for update in self._client.follow(submitted.job_id):
                 if isinstance(update, Ended) and update.event.type != "finished":
                     failure = update.event.failure

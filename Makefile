@@ -57,10 +57,10 @@ check: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# Two files of tests at a time, each with servers of its own and one thread a model: most of them wait for processes.
+# Three files of tests at a time, each with servers of its own and one thread a model: most of them wait for processes.
 test: setup
 	$(VENV)/bin/coverage erase
-	OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	@$(VENV)/bin/coverage combine -q
 	@$(VENV)/bin/coverage report | grep '^TOTAL'
 
@@ -93,6 +93,7 @@ train-smoke: setup
 
 bench-moderation: setup
 	$(VENV)/bin/python -m benchmarks.moderation
+	$(VENV)/bin/python -m benchmarks.judge
 	$(VENV)/bin/python -m benchmarks.watermarks
 
 format: setup

@@ -124,11 +124,12 @@ class Timed:
         return timed
 
 
-def throughput(rounds: int, moderator: Moderator) -> tuple[float, float]:
+def throughput(rounds: int, moderator: Moderator) -> tuple[float, float, float]:
     """What is left of the bare engine's tokens a second with moderation.
 
     Returns:
-        By the clock, the median over rounds; and by CPU time, where moderation's own is known exactly.
+        By the clock, the median over rounds; by CPU time, where moderation's own is known exactly; and by that of whole
+        rounds, again the median.
     """
     from generation.chat.config import ChatConfig
     from generation.chat.engine import ChatEngine
@@ -142,18 +143,19 @@ def throughput(rounds: int, moderator: Moderator) -> tuple[float, float]:
     engines: list[Engine[Any]] = [bare, ModeratedEngine(bare, cast("Moderator", timed), default_policy())]
     for engine in engines:
         seconds_a_token(engine, 0)
-    timed.cpu_s, all_cpu_s, ratios = 0.0, 0.0, []
+    timed.cpu_s, all_cpu_s, ratios, whole = 0.0, 0.0, [], []
     for number in range(rounds):
         order = engines if number % 2 else engines[::-1]
-        took = {}
+        took, cpu_s = {}, {}
         for engine in order:
             before_s = time.process_time()
             took[id(engine)] = seconds_a_token(engine, number)
-            if engine is not bare:
-                all_cpu_s += time.process_time() - before_s
+            cpu_s[id(engine)] = time.process_time() - before_s
+        all_cpu_s += cpu_s[id(engines[1])]
         ratios.append(took[id(engines[0])] / took[id(engines[1])])
+        whole.append(cpu_s[id(engines[0])] / cpu_s[id(engines[1])])
         print(f"  round {number + 1}: {ratios[-1]:.3f} of the bare engine", flush=True)
-    return statistics.median(ratios), 1 - timed.cpu_s / all_cpu_s
+    return statistics.median(ratios), 1 - timed.cpu_s / all_cpu_s, statistics.median(whole)
 
 
 def seconds_a_token(engine: Engine[Any], seed: int) -> float:
@@ -198,12 +200,13 @@ def main() -> None:
     lines.append(judged_pictures(moderator, pictures(given.pictures)))
     show(lines)
     print(f"chat throughput with moderation, {USERS} users:")
-    by_clock, by_cpu = throughput(given.rounds, moderator)
+    by_clock, by_cpu, whole = throughput(given.rounds, moderator)
     verdict = "reached" if by_cpu >= LEAST_THROUGHPUT else "missed"
-    print(f"by the clock {by_clock:.3f} of the bare engine (median), by CPU time {by_cpu:.3f}")
+    print(f"by the clock {by_clock:.3f} of the bare engine (median)")
+    print(f"by CPU time {by_cpu:.3f}; by that of whole rounds {whole:.3f} (median)")
     print(f"goal of at least {LEAST_THROUGHPUT}: {verdict}")
     if given.json:
-        figures = {"lines": [asdict(line) for line in lines], "by_clock": by_clock, "by_cpu": by_cpu}
+        figures = {"lines": [asdict(line) for line in lines], "by_clock": by_clock, "by_cpu": by_cpu, "whole": whole}
         given.json.write_text(json.dumps(figures, indent=2))
 
 

@@ -23,6 +23,8 @@ COMMANDS = {
     "discord": ("bots.commands.discord_bot:command", "Run the Discord front-end."),
     "evaluate": ("bots.commands.evaluate:command", "Measure the models: figures, and sheets for the eye."),
     "slack": ("bots.commands.slack_bot:command", "Run the Slack front-end: Socket Mode, or HTTP with --http."),
+    "train": ("bots.commands.train:command", "Tune a chat model on a tenant's approved dialogues."),
+    "adapters": ("bots.commands.adapters:command", "List, promote, roll back and remove tuned adapters."),
     "models": ("bots.commands.models:command", "List, pull, verify and remove models."),
     "usage": ("bots.commands.usage:command", "Show what a tenant and a user have used, and what is left."),
     "moderation": ("bots.commands.moderation:command", "What was decided, appeals, and checking a policy."),

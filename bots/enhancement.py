@@ -62,7 +62,7 @@ def enhancement_request(prompt: ImagePrompt, timeout_s: float) -> Request:
             user=prompt.user,
             idempotency_key=enhancement_id(prompt.job_id).partition("__")[2],
             reply=ReplyTo(front_end=NOBODY.front_end, handle={_PENDING: _PROMPT.dump_json(prompt).decode()}),
-            body=ChatBody(messages=messages, options=options),
+            body=ChatBody(messages=messages, options=options, adapter=False),
             cost_gpu_s=chat_cost_gpu_s(messages, options.max_new_tokens),
             timeout_s=timeout_s,
             created_at_s=time.time(),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bots.conversation import Conversations
+from bots.first_contact import FirstContacts
 from bots.handover.learning import Learning
 from bots.moderation import LateRecord
 from bots.offers import Offers
@@ -99,6 +100,7 @@ class Privacy:
         records = await self._records.forget_user(platform, user)
         await self._usage.forget(platform, user)
         await Offers(self._client.connection).forget(user)
+        await FirstContacts(self._client.connection).forget(platform, user)
         await self._client.forget_usage(user, platform, tenant)
         if self._decisions is not None:
             await asyncio.to_thread(self._decisions.forget_user, tenant, user)

@@ -85,6 +85,8 @@ class ConversationSettings(_Section):
 
     Attributes:
         persona: The system text of a conversation that has none of its own.
+        disclosure: What stands below the first answer that a person gets on a chat platform: that one talks to a
+            machine. Empty for nothing, which is not allowed everywhere.
         retention_s: A conversation is forgotten when nobody has written in it for this long.
         max_history_turns: Question-and-answer pairs kept; older ones are forgotten.
         history_tokens: Most tokens of history sent along, as an estimate from above: see ``bots.conversation``.
@@ -92,6 +94,9 @@ class ConversationSettings(_Section):
     """
 
     persona: str = Field(default="You are a helpful assistant. Answer clearly and briefly.", max_length=20_000)
+    disclosure: str = Field(
+        default="I am a machine: my answers and pictures are made by models and can be wrong.", max_length=500
+    )
     retention_s: int = Field(default=30 * 86_400, ge=60)
     max_history_turns: int = Field(default=50, ge=0, le=900)
     history_tokens: int = Field(default=6_000, ge=0)

@@ -11,6 +11,8 @@
     |   +-- ModelNotFoundError   no such model in the catalogue, in the cache, on the hub or on disk
     |   +-- ModelCorruptError    a file is broken or its hash is not the pinned one
     |   +-- DiskFullError        not enough room to download or convert
+|   +-- AdapterError         an adapter of a chat model is broken, missing or of another model
+|   +-- TuningError          a chat model cannot be tuned with what there is
     +-- KnowledgeError           the store of what is known cannot be used
     |   +-- UnreadableDocumentError   a document cannot be read, and nothing of it was stored
     +-- BackendError             a remote engine failed
@@ -115,6 +117,20 @@ class DiskFullError(ModelError):
 
     code = "disk_full"
     exit_code = 74
+
+
+class AdapterError(ModelError):
+    """An adapter of a chat model is broken, missing or of another model."""
+
+    code = "adapter"
+    exit_code = 65
+
+
+class TuningError(ModelError):
+    """A chat model cannot be tuned with what there is."""
+
+    code = "tuning"
+    exit_code = 65
 
 
 class KnowledgeError(GenerationError):

@@ -6,12 +6,15 @@ everything in flight and returns what happened. It knows no queue and no chat pl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from generation.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from generation.moderation.policy import EffectivePolicy
     from generation.retrieval.types import Citation
 
@@ -106,6 +109,10 @@ class ChatRequest:
         sampling: How tokens are chosen.
         deadline_s: Seconds from ``submit`` after which the answer ends as it is, with reason ``deadline``.
         origin: Whose it is.
+        adapter: Whether the tenant's adapter takes part, where it has one.
+        template_arguments: What the model's chat template takes beside the conversation.
+        score_tokens: Token ids whose probabilities are told with the end; an engine that does not run the model itself
+            tells none.
     """
 
     request_id: str
@@ -113,6 +120,9 @@ class ChatRequest:
     sampling: Sampling = field(default_factory=Sampling)
     deadline_s: float | None = None
     origin: Origin | None = None
+    adapter: bool = True
+    template_arguments: Mapping[str, object] = field(default_factory=dict)
+    score_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,11 +354,19 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer is complete: it is the concatenation of its deltas, or its pictures."""
+    """The answer is complete: it is the concatenation of its deltas, or its pictures.
+
+    Args:
+        request_id: Whose.
+        finish_reason: Why it ended.
+        usage: What it took.
+        scores: For each token of the answer, how probable each of the request's ``score_tokens`` was in its place.
+    """
 
     request_id: str
     finish_reason: FinishReason
     usage: Usage
+    scores: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,4 +435,13 @@ class Engine(Protocol[_Request]):
 
     def close(self) -> None:
         """Release the device and all threads; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """An engine that moderates, and counts what it did about what it found."""
+
+    def take_verdicts(self) -> Mapping[tuple[str, str], int]:
+        """How often each category led to each action, other than letting it be, since this was last asked."""
         ...

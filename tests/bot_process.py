@@ -42,6 +42,7 @@ class BotProcess:
         self._environment = own | {
             "PALAVER_DATA_DIR": str(self._directory),
             "PALAVER_LOG_LEVEL": "debug",
+            "PALAVER_CONVERSATION__DISCLOSURE": "",  # answers are compared whole
             "REDIS_URL": redis_url,
             "SLACK_API_BASE_URL": fake.api_url,
             "SLACK_BOT_TOKEN": tokens,

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 import redis.asyncio
 
+from tests.postgres import PostgresProcess
 from tests.valkey import ValkeyProcess
+
+# Machines are busy: an example may take as long as it needs, and a hang ends by pytest's timeout.
+hypothesis.settings.register_profile("palaver", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("palaver")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,6 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"integration", "acceptance"} & set(item.path.parts):
             item.add_marker(pytest.mark.flaky(reruns=1))
+    limits_s: dict[Path, float] = {}
+    for item in items:
+        limits_s[item.path] = max(limits_s.get(item.path, 0.0), _time_limit_s(item))
+    # The longest files begin first, so that none is waited for alone at the end.
+    items.sort(key=lambda item: limits_s[item.path], reverse=True)
+
+
+def _time_limit_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +72,20 @@ def restartable_server() -> Iterator[ValkeyProcess]:
     process = ValkeyProcess(persist=True).start()
     yield process
     process.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    """The session's PostgreSQL; skips where there is none."""
+    process = PostgresProcess()
+    yield process
+    process.remove()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def knowledge_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty store of knowledge in each database."""
+    if request.param == "postgresql":
+        server: PostgresProcess = request.getfixturevalue("postgres")
+        return server.database()
+    return f"sqlite:///{tmp_path_factory.mktemp('knowledge') / 'k.sqlite'}"

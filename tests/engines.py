@@ -24,8 +24,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from generation.errors import ModelNotFoundError
+from generation.moderation.factory import moderated
 from generation.types import (
     Delta,
+    Engine,
     EngineEvent,
     EngineInfo,
     EngineRequest,
@@ -149,3 +151,8 @@ def build(options: dict[str, object], progress: Callable[[str, float | None], No
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(float(str(options.get("load_s", 0))))
     return WordEngine(float(str(options.get("step_s", 0))), int(str(options.get("capacity", 64))))
+
+
+def build_moderated(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine[Any]:
+    """The factory with moderation around it, as its option ``moderation`` says: ``tests.engines:build_moderated``."""
+    return moderated(build, options, progress)

@@ -17,7 +17,7 @@ import redis
 
 from workers import keys, scripts
 from workers.blob_stores import BlobStore, open_blobs
-from workers.errors import ArtifactError, ArtifactNotFoundError
+from workers.errors import ArtifactError, ArtifactNotFoundError, NotAllowedError
 from workers.settings import ArtifactSettings
 
 _EXPIRED = "The picture has expired or was deleted. Send it, or ask for it, again."
@@ -66,6 +66,18 @@ def media_type_of(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     raise ArtifactError("This is no picture that can be used; send a PNG, JPEG or WebP.")
+
+
+def checked_media_type(data: bytes, said: str | None) -> str:
+    """What a picture is, by its bytes; ``said`` is what its sender calls it, None for nothing.
+
+    Raises:
+        ArtifactError: None of the formats that are taken, or not what it is said to be.
+    """
+    found = media_type_of(data)
+    if said is not None and found != said.partition(";")[0].strip().lower().replace("jpg", "jpeg"):
+        raise ArtifactError(f"The picture is said to be {said[:40]}, but its bytes are {found}.")
+    return found
 
 
 class ArtifactStore:
@@ -173,6 +185,21 @@ class ArtifactStore:
             self._blobs.delete(artifact_id)
         names = [keys.artifact(artifact_id), keys.artifact_index(), keys.artifact_bytes()]
         return bool(scripts.load("delete_artifact").run(self._redis, names, [artifact_id]))
+
+    def delete_owned(self, artifact_id: str, tenant: str, user: str, moderator: bool) -> bool:
+        """Delete a picture on somebody's behalf; returns whether there was one.
+
+        Raises:
+            NotAllowedError: It is somebody else's.
+            ArtifactStoreError: The store of pictures failed.
+        """
+        try:
+            owner = self.owner(artifact_id)
+        except ArtifactNotFoundError:
+            return False
+        if owner[0] != tenant or (owner[1] != user and not moderator):
+            raise NotAllowedError("Only the person who asked for this picture, or a moderator, can delete it.")
+        return self.delete(artifact_id)
 
     def sweep(self) -> int:
         """Delete bytes outside Redis whose time is over; returns how many pictures that were.

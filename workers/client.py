@@ -10,36 +10,28 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import redis
 import redis.asyncio
 from rq import Retry
-from rq.command import PUBSUB_CHANNEL_TEMPLATE
-from rq.exceptions import DuplicateJobError, NoSuchJobError
-from rq.job import Job, JobStatus
+from rq.exceptions import DuplicateJobError
+from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
 from workers import keys, redis_connection
-from workers.admission import RECORD_TTL_S, Allowance, Duplicate, Limit, admit, refund
-from workers.artifacts import Artifact, ArtifactStore, media_type_of, upload_id
+from workers.admission import RECORD_TTL_S, Duplicate, admit
+from workers.artifacts import Artifact, ArtifactStore, checked_media_type, upload_id
 from workers.budgets import budgets_of
+from workers.cancellation import CancelOutcome, cancel
 from workers.contract import Event, Kind, Quota, Request, decode_event, encode
-from workers.doorbell import Doorbell, ring
-from workers.errors import (
-    ArtifactError,
-    ArtifactNotFoundError,
-    JobNotFoundError,
-    NotAllowedError,
-    RedisUnavailableError,
-    RefusedError,
-)
+from workers.doorbell import Doorbell
+from workers.errors import RedisUnavailableError, RefusedError
 from workers.fair_queue import FairQueue
 from workers.follower import Ended, Follower, ImageProgress, Queued, Restarted, TextDelta, Update
 from workers.metrics import ADMISSIONS
-from workers.outbox import OutboxJob
 from workers.position import Position, position
+from workers.rates import Rates
 from workers.served_models import queue_of, served_models
 from workers.settings import ArtifactSettings, BudgetSettings, LimitSettings, WorkerSettings
 from workers.usage import NO_BUDGETS, Usage, forget, tenants_of, usage
@@ -56,15 +48,7 @@ __all__ = [
     "Update",
 ]
 
-#: ``cancelled``: it was queued and never runs. ``stopping``: it runs, its worker was told. ``ended``: too late.
-CancelOutcome = Literal["cancelled", "stopping", "ended"]
-
-_WAITING = frozenset({JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.DEFERRED})
-_CANCEL_FLAG_MARGIN_S = 600
-
 #: A killed Redis may forget the last seconds; a submission older than this is on its disk.
-#: A tenant's own rate lets through so many minutes' worth at once.
-_OWN_BURST_MINUTES = 0.5
 _FORGETTABLE_S = 60.0
 
 _logger = logging.getLogger("palaver.client")
@@ -118,8 +102,7 @@ class Client:
     ) -> None:
         self._redis = connection
         self._sync = sync_connection
-        by_kind = limits if isinstance(limits, Mapping) else dict.fromkeys(get_args(Kind), limits)
-        self._allowances = {kind: _allowances(each) for kind, each in by_kind.items()}
+        self._rates = Rates(limits)
         self._worker = worker
         self._budgets = budgets
         self._outage_s = outage_s
@@ -167,7 +150,7 @@ class Client:
     async def _submit(self, request: Request, queue: str) -> Submitted:
         with redis_connection.mapped_errors(self._redis):
             record_ttl_s = max(RECORD_TTL_S, self._worker.result_ttl_s)
-            limits = self._limits_of(request)
+            limits = self._rates.of(request)
             budgets = budgets_of(
                 request.quota or self._budgets, request.tenant, request.user, request.cost_gpu_s, time.time()
             )
@@ -251,7 +234,7 @@ class Client:
             RedisUnavailableError: Redis is away.
         """
         with redis_connection.mapped_errors(self._redis):
-            return await asyncio.to_thread(self._cancel, job_id, user, moderator)
+            return await asyncio.to_thread(cancel, self._sync, job_id, user, moderator)
 
     def follow(self, job_id: str) -> AsyncIterator[Update]:
         """Everything about a job from the start of its current attempt to its end, for any number of readers.
@@ -313,12 +296,10 @@ class Client:
             ArtifactStoreError: The store of pictures failed.
             RedisUnavailableError: Redis is away.
         """
-        found = media_type_of(data)
-        if media_type is not None and found != media_type.partition(";")[0].strip().lower().replace("jpg", "jpeg"):
-            raise ArtifactError(f"The picture is said to be {media_type[:40]}, but its bytes are {found}.")
+        artifact = Artifact(data, checked_media_type(data, media_type), tenant, user)
         artifact_id = upload_id(data, tenant, user)
         with redis_connection.mapped_errors(self._redis):
-            await asyncio.to_thread(self._artifacts.put, artifact_id, Artifact(data, found, tenant, user))
+            await asyncio.to_thread(self._artifacts.put, artifact_id, artifact)
         return artifact_id
 
     async def delete_artifact(self, artifact_id: str, *, tenant: str, user: str, moderator: bool = False) -> bool:
@@ -339,16 +320,7 @@ class Client:
             RedisUnavailableError: Redis is away.
         """
         with redis_connection.mapped_errors(self._redis):
-            return await asyncio.to_thread(self._delete_artifact, artifact_id, tenant, user, moderator)
-
-    def _delete_artifact(self, artifact_id: str, tenant: str, user: str, moderator: bool) -> bool:
-        try:
-            owner = self._artifacts.owner(artifact_id)
-        except ArtifactNotFoundError:
-            return False
-        if owner[0] != tenant or (owner[1] != user and not moderator):
-            raise NotAllowedError("Only the person who asked for this picture, or a moderator, can delete it.")
-        return self._artifacts.delete(artifact_id)
+            return await asyncio.to_thread(self._artifacts.delete_owned, artifact_id, tenant, user, moderator)
 
     async def _remember(self, request: Request, queue: str) -> None:
         """Keep a request until it is certainly on Redis' disk."""
@@ -381,22 +353,6 @@ class Client:
     async def _server_run_id(self) -> str:
         return str((await self._redis.info("server"))["run_id"])
 
-    def _limits_of(self, request: Request) -> list[Limit]:
-        owners = (request.tenant, f"{request.tenant}:{request.channel}", f"{request.platform}:{request.user}")
-        allowances = list(self._allowances[request.kind])
-        quota = request.quota
-        if quota is not None and quota.user_per_minute is not None:
-            allowances[-1] = Allowance("user", quota.user_per_minute, quota.user_burst)
-        limits = [
-            Limit(keys.limit(request.kind, allowance.name, owner), allowance)
-            for allowance, owner in zip(allowances, owners, strict=True)
-        ]
-        if quota is not None and quota.own_per_minute is not None:
-            burst = max(1, math.ceil(quota.own_per_minute * _OWN_BURST_MINUTES))
-            key = keys.limit("own", "user", f"{request.tenant}:{request.user}")
-            limits.append(Limit(key, Allowance("user", quota.own_per_minute, burst)))
-        return limits
-
     def _enqueue(self, request: Request, queue: str) -> bool:
         """Enqueue through stock rq; returns whether the job is new."""
         retries = self._worker.max_attempts - 1
@@ -416,54 +372,5 @@ class Client:
             return False
         return True
 
-    def _cancel(self, job_id: str, user: str, moderator: bool) -> CancelOutcome:
-        with self._sync.pipeline(transaction=True) as pipeline:
-            while True:
-                # The job must not start, or end, between the look at its status and what is done about it.
-                pipeline.watch(OutboxJob.key_for(job_id))  # type: ignore[no-untyped-call]  # redis-py's is untyped
-                job = self._fetch(job_id)
-                if not moderator and job.request.user != user:
-                    raise NotAllowedError("Only the person who asked, or a moderator, can stop this.")
-                try:
-                    return self._cancel_watched(job, pipeline)
-                except redis.WatchError:
-                    continue
-
-    def _cancel_watched(self, job: OutboxJob, pipeline: redis.client.Pipeline) -> CancelOutcome:
-        status = job.get_status(refresh=False)
-        outcome: CancelOutcome
-        if status in _WAITING:
-            outcome = "cancelled"
-            pipeline.multi()
-            job.cancel(pipeline=pipeline)
-            self._queue(job.origin).remove(job, pipeline=pipeline)
-            refund(pipeline, job.id)
-            ring(pipeline, job.origin, [job.id])
-        elif status == JobStatus.STARTED:
-            outcome = "stopping"
-            pipeline.multi()
-            # The flag reaches the worker even if the message is lost, and the next worker if this one dies.
-            pipeline.set(keys.cancel(job.id), "1", ex=math.ceil(job.request.timeout_s) + _CANCEL_FLAG_MARGIN_S)
-            command = json.dumps({"command": "stop-job", "job_id": job.id})
-            pipeline.publish(PUBSUB_CHANNEL_TEMPLATE % job.worker_name, command)
-        else:
-            return "ended"
-        pipeline.execute()
-        _logger.info("Job %s: %s.", job.id, outcome)
-        return outcome
-
     def _queue(self, name: str) -> FairQueue:
         return FairQueue(name, connection=self._sync, serializer=JSONSerializer)
-
-    def _fetch(self, job_id: str) -> OutboxJob:
-        try:
-            job = OutboxJob(job_id, connection=self._sync, serializer=JSONSerializer)
-            job.refresh()  # type: ignore[no-untyped-call]  # as above
-        except (NoSuchJobError, ValueError):  # rq refuses some characters in ids
-            raise JobNotFoundError("There is no such job, or it has expired.") from None
-        return job
-
-
-def _allowances(limits: LimitSettings) -> tuple[Allowance, ...]:
-    scopes = (("tenant", limits.tenant), ("channel", limits.channel), ("user", limits.user))
-    return tuple(Allowance(scope, rate.per_minute, rate.burst) for scope, rate in scopes)

@@ -64,11 +64,17 @@ class ChatOptions(_Frozen):
 
 
 class ChatBody(_Frozen):
-    """What a chat job carries."""
+    """What a chat job carries.
+
+    Attributes:
+        adapter: Whether the tenant's adapter takes part, where it has one; False for what is no conversation of its
+            own. Left out where it is True, so that workers of older releases, which have no adapters, take such jobs.
+    """
 
     kind: Literal["chat"] = "chat"
     messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=2_000)
     options: ChatOptions = ChatOptions()
+    adapter: bool = True
 
 
 class ImageOptions(_Frozen):

@@ -120,7 +120,7 @@ class EngineHandle:
             self._heard_at = time.monotonic()
             match message:
                 case [
-                    "delta" | "image_progress" | "picture" | "grounds" | "finished" | "failed" | "raised",
+                    "delta" | "image_progress" | "picture" | "grounds" | "finished" | "failed" | "raised" | "judged",
                     *_,
                 ]:
                     events.append(message)

@@ -19,6 +19,7 @@ and from it::
     ["image_progress", id, step, total_steps, preview]   preview in base64, or null
     ["picture", id, index, data, media_type, width_px, height_px, seed, covered]   data in base64
     ["grounds", id, report]             what an answer stands on: the fields of ``contract.AnswerReport``
+    ["judged", verdicts]                what moderation acted upon: category, action and how often, of each
     ["raised", ids, code, message, retryable]   a step failed as a whole: these were in it, one of them is the reason
 """
 
@@ -51,6 +52,7 @@ from generation.types import (
     Grounds,
     ImageRequest,
     ImageSampling,
+    Judging,
     Message,
     Origin,
     Picture,
@@ -96,7 +98,7 @@ def chat_request(request_id: str, body: dict[str, Any], deadline_s: float | None
     options = dict(body.get("options", {}))
     options["stop"] = tuple(options.get("stop", ()))
     messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in body["messages"])
-    return ChatRequest(request_id, messages, Sampling(**options), deadline_s)
+    return ChatRequest(request_id, messages, Sampling(**options), deadline_s, adapter=bool(body.get("adapter", True)))
 
 
 def image_request(request_id: str, body: dict[str, Any], deadline_s: float | None) -> ImageRequest:
@@ -192,6 +194,8 @@ class EngineLoop:
             self._fail_over(error)
         else:
             self._report(*events)
+        if isinstance(self._engine, Judging) and (verdicts := self._engine.take_verdicts()):
+            self._channel.send(["judged", [[*verdict, count] for verdict, count in verdicts.items()]])
 
     def _fail_over(self, error: Exception) -> None:
         """A step that raised has produced nothing: empty the engine, keep the model; the worker finds the culprit."""

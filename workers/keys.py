@@ -172,6 +172,11 @@ def conversations_of(author: str) -> str:
     return f"{PREFIX}conversations_of:{author}"
 
 
+def first_contact(platform: str, user: str) -> str:
+    """The job with which a person talked to a front-end for the first time; expires after half a year of silence."""
+    return f"{PREFIX}first_contact:{platform}:{user}"
+
+
 def personal_usage(platform: str, user: str, day: str) -> str:
     """Hash of what a person has used on a day, wherever that was; expires after weeks."""
     return f"{PREFIX}personal_usage:{platform}:{user}:{day}"

@@ -64,18 +64,21 @@ WORKER_RESTARTS = Counter(
     "palaver_worker_restarts", "Worker processes that a supervisor started again.", ["kind"], registry=REGISTRY
 )
 
+# Front-ends and workers
+
+VERDICTS = Counter(
+    "palaver_moderation_verdicts",
+    "What moderation acted upon, by category and action: in front-ends its rules, in workers its models as well.",
+    ["category", "action"],
+    registry=REGISTRY,
+)
+
 # Front-ends
 
 ADMISSIONS = Counter(
     "palaver_admissions",
     "Requests by what admission said: admitted, duplicate, or the limit or budget that refused.",
     ["kind", "outcome"],
-    registry=REGISTRY,
-)
-VERDICTS = Counter(
-    "palaver_moderation_verdicts",
-    "What the rules that need no model found in prompts, by category and action.",
-    ["category", "action"],
     registry=REGISTRY,
 )
 DELIVERIES = Gauge("palaver_deliveries", "Answers that this process is showing.", registry=REGISTRY)

@@ -72,4 +72,5 @@ async def queue_of(client: redis.asyncio.Redis, kind: Kind, model: str) -> str:
 def not_served(model: str, served: list[str]) -> str:
     """Why a model cannot be had, and which can."""
     there = f"There is {', '.join(served[:_LISTED])}." if served else "No worker is running now."
-    return f"The model {model[:80]} does not run here. {there}"
+    name = " ".join(model.split())[:80]  # what somebody typed, in one line
+    return f"The model {name} does not run here. {there}"

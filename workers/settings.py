@@ -91,6 +91,7 @@ class ChatModelSettings(_Section):
         context_tokens: Longest prompt plus answer; 0 takes the model's own, within memory.
         memory_share: Share of the device's free memory this engine may take.
         threads: CPU threads; 0 takes the number of physical cores this process may use.
+        adapter_memory_bytes: Most memory of tenants' adapters that are kept loaded; 0 switches adapters off.
         allow_pickle: Whether weights other than safetensors may be loaded.
         text_watermark_key: Sampled answers carry a statistical mark that depends on it; none by default.
     """
@@ -107,6 +108,7 @@ class ChatModelSettings(_Section):
     prefix_cache_tokens: int = Field(default=16_384, ge=0)
     memory_share: float = Field(default=0.8, gt=0, le=1)
     threads: int = Field(default=0, ge=0)
+    adapter_memory_bytes: int = Field(default=256 * 2**20, ge=0)
     allow_pickle: bool = False
     text_watermark_key: SecretStr | None = None
     api_base_url: str | None = None
@@ -150,10 +152,14 @@ class KnowledgeSettings(_Section):
     Attributes:
         url: SQLAlchemy's, of the store: SQLite or PostgreSQL with pgvector; a file in the data directory by default.
         model: Embedding model of a new store: ``use-v3``, or one of the hub by name, or a directory.
+        reranker: Cross-encoder of the hub by name, or a directory, that judges the best passages once more.
+        networks: Private networks whose sites may be read all the same, such as ``10.1.0.0/16``.
     """
 
     url: str | None = None
     model: str = "use-v3"
+    reranker: str = ""
+    networks: tuple[str, ...] = ()
 
 
 class ArtifactSettings(_Section):

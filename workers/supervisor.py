@@ -154,7 +154,7 @@ def worker_configs(
     """
     models: dict[Kind, _Model] = {"chat": chat, "image": image, "answer": knowledge}
     around: dict[Kind, dict[str, Any]] = {
-        "chat": {"moderation": moderation.model_dump()},
+        "chat": {"moderation": moderation.model_dump(), "adapters_url": knowledge.url},
         "image": {"moderation": moderation.model_dump(), "provenance": provenance.model_dump()},
         "answer": {"moderation": moderation.model_dump()},
     }

@@ -212,6 +212,9 @@ class WorkerLoop:
         if message[0] == "raised":
             self._step_raised(*message[1:])
             return
+        if message[0] == "judged":
+            self._metrics.judged(message[1])
+            return
         slot = self.slots.get(message[1])
         if slot is None:
             return  # cancelled in the meantime

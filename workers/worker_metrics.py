@@ -46,6 +46,11 @@ class WorkerMetrics:
             if isinstance(each.outcome, Answered):
                 self._answered(each, each.outcome)
 
+    def judged(self, verdicts: Sequence[tuple[str, str, int]]) -> None:
+        """Moderation in the engine acted: category, action and how often."""
+        for category, action, count in verdicts:
+            metrics.VERDICTS.labels(category, action).inc(count)
+
     def engine_died(self) -> None:
         """An engine died and is started again."""
         self._engine_restarts.inc()

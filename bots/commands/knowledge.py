@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +17,16 @@ from bots.commands import learning
 from generation.errors import GenerationError, UnreadableDocumentError
 
 if TYPE_CHECKING:
+    from generation.retrieval.fetching import Fetcher
     from generation.retrieval.knowledge import TenantKnowledge
+    from generation.retrieval.types import Upload
 
 _TENANT = click.option("--tenant", default="terminal", show_default=True, help="Whose.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Write one JSON object a line.")
+_TAGS = click.option("--tag", "tags", multiple=True, metavar="NAME", help="File it under; can be repeated.")
 _SHOWN_CHARS = 200
+#: Whoever asks a question meanwhile goes first.
+_NICENESS = 10
 
 
 @click.group("knowledge")
@@ -35,25 +42,24 @@ command.add_command(learning.report)
 
 
 @command.command("add")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("sources", nargs=-1, required=True)
 @click.option("--address", metavar="URL", help="Where people can open the document, for one file.")
+@_TAGS
 @_TENANT
 @_JSON
-def add(files: tuple[Path, ...], address: str | None, tenant: str, as_json: bool) -> int:
-    """Add FILES, or all documents of folders; what was added before and has changed is replaced.
+def add(sources: tuple[str, ...], address: str | None, tags: tuple[str, ...], tenant: str, as_json: bool) -> int:
+    """Add SOURCES: files, all documents of folders, or pages by their addresses; what has changed is replaced.
 
-    A file that cannot be read is told in one line and leaves nothing behind; the others are added, and the exit code
-    is 65.
+    A document that cannot be read is told in one line and leaves nothing behind; the others are added, and the exit
+    code is 65. After an interruption, the same command goes on where it was.
     """
-    from generation.retrieval.types import Upload
-
-    found = list(_documents(files))
     failed = 0
-    with _knowledge(tenant) as knowledge:
-        for number, file in enumerate(found, 1):
+    os.nice(_NICENESS)
+    with _knowledge(tenant) as knowledge, _fetcher() as fetcher:
+        found = list(_documents(sources))
+        for number, source in enumerate(found, 1):
             try:
-                source = Upload(file.name, file.read_bytes(), address) if address else file
-                document = knowledge.add(source)
+                document = knowledge.add(_upload(source, address, fetcher), tags)
             except UnreadableDocumentError as error:
                 failed += 1
                 click.echo(f"palaver: {error}", err=True)
@@ -62,6 +68,46 @@ def add(files: tuple[Path, ...], address: str | None, tenant: str, as_json: bool
             line = f"[{number}/{len(found)}] {document.document_id}  {document.title}  {document.chunks} passages"
             click.echo(json.dumps(told, ensure_ascii=False) if as_json else line)
     return UnreadableDocumentError.exit_code if failed else 0
+
+
+@command.command("sync")
+@click.argument("places", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Tell what would change, and change nothing.")
+@_TAGS
+@_TENANT
+@_JSON
+def sync_places(places: tuple[str, ...], dry_run: bool, tags: tuple[str, ...], tenant: str, as_json: bool) -> int:
+    """Keep PLACES in step: folders, or sites by their addresses. Without any, all that were kept in step before.
+
+    What is new or has changed there is read, what is gone there is forgotten. Of a site all pages below the address are
+    read that its robots.txt allows. Run it from cron or a timer. The exit code is 65 if something could not be read.
+    """
+    from generation.retrieval.syncing import place_of, sync
+
+    failed = 0
+    os.nice(_NICENESS)
+    with _knowledge(tenant) as knowledge, _fetcher() as fetcher:
+        kept = sorted({document.collection for document in knowledge.list() if document.collection})
+        for place in places or map(place_of, kept):
+            report = sync(
+                knowledge, place, fetcher, dry_run=dry_run, tags=tags,
+                progress=lambda change, what: _told(change, what, as_json=as_json),
+            )  # fmt: skip
+            failed += len(report.failed)
+            counts = {name: getattr(report, name) for name in ("added", "changed", "removed", "unchanged")}
+            counts["failed"] = len(report.failed)
+            line = f"{place}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+            told = {"place": place, "dry_run": dry_run} | counts
+            click.echo(json.dumps(told, ensure_ascii=False) if as_json else line)
+    return UnreadableDocumentError.exit_code if failed else 0
+
+
+def _told(change: str, what: str, *, as_json: bool) -> None:
+    """One line a document that is not as it was."""
+    if change == "failed":
+        click.echo(f"palaver: {what}", err=True)
+    elif change != "unchanged" and not as_json:
+        click.echo(f"{change:9} {what}")
 
 
 @command.command("list")
@@ -77,6 +123,8 @@ def list_documents(tenant: str, as_json: bool) -> None:
                 "source": document.source,
                 "passages": document.chunks,
                 "language": document.language,
+                "tags": document.tags,
+                "collection": document.collection,
                 "approved_by": document.approved_by,
             }
             line = f"{document.document_id}  {document.title}  {document.chunks} passages"
@@ -102,12 +150,29 @@ def remove(document_ids: tuple[str, ...], tenant: str) -> int:
 @command.command("search")
 @click.argument("query", nargs=-1, required=True)
 @click.option("--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="Most passages.")
+@click.option("--language", "languages", multiple=True, metavar="CODE", help="Passages in it only, such as zh.")
+@click.option("--source", "sources", multiple=True, metavar="START", help="Sources that begin so only; see `list`.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME", help="Documents under all of these tags only.")
 @_TENANT
 @_JSON
-def search(query: tuple[str, ...], limit: int, tenant: str, as_json: bool) -> None:
-    """Show the passages that most probably answer a QUERY, best first."""
+def search(
+    query: tuple[str, ...],
+    limit: int,
+    languages: tuple[str, ...],
+    sources: tuple[str, ...],
+    tags: tuple[str, ...],
+    tenant: str,
+    as_json: bool,
+) -> None:
+    """Show the passages that most probably answer a QUERY, best first.
+
+    With --json, each has its document's id, title and address, the headings above it, its anchor, page, language, text
+    and score.
+    """
+    from generation.retrieval.types import Filters
+
     with _knowledge(tenant) as knowledge:
-        for hit in knowledge.search(" ".join(query), limit):
+        for hit in knowledge.search(" ".join(query), limit, Filters(languages, (), sources, tags)):
             if as_json:
                 told = {name: getattr(hit, name) for name in hit.__slots__}
                 click.echo(json.dumps(told, ensure_ascii=False))
@@ -117,15 +182,43 @@ def search(query: tuple[str, ...], limit: int, tenant: str, as_json: bool) -> No
             click.echo(f"{hit.score:.2f}  {place}\n      {text[:_SHOWN_CHARS]}")
 
 
-def _documents(paths: Sequence[Path]) -> Iterator[Path]:
-    """Files as named, and of folders those of a known format."""
+def _documents(sources: Sequence[str]) -> Iterator[str]:
+    """Sources as named, and of folders the documents of a known format."""
     from generation.retrieval.formats.reading import ENDINGS
 
-    for path in paths:
+    for source in sources:
+        path = Path(source)
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+            yield from map(str, files)
         else:
-            yield path
+            yield source
+
+
+def _upload(source: str, address: str | None, fetcher: Fetcher) -> Upload | Path:
+    from generation.retrieval.knowledge import from_file
+    from generation.retrieval.syncing import is_address, page_as_upload
+
+    if is_address(source):
+        page = fetcher.get(source.partition("#")[0])
+        if page.state != "there":
+            raise UnreadableDocumentError(f"{source}: there is no document that can be read.")
+        return page_as_upload(page)
+    if address is None:
+        return Path(source)
+    _, upload = from_file(Path(source))
+    return replace(upload, address=address, origin="upload")
+
+
+@contextmanager
+def _fetcher() -> Iterator[Fetcher]:
+    from generation.retrieval.fetching import Fetcher
+
+    fetcher = Fetcher(settings.load().knowledge.networks)
+    try:
+        yield fetcher
+    finally:
+        fetcher.close()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from bots.delivery.ledger import Ledger
 from bots.delivery.page import Page
 from bots.delivery.promises import Promise, Promises
 from bots.delivery.surface import GoneError, Surface
+from bots.first_contact import FirstContacts, is_first
 from bots.image_prompt import ImagePrompt
 from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt
@@ -67,6 +68,8 @@ class Dispatch:
         ledger: What was posted.
         events: The front-end's events.
         open_surface: Makes surfaces.
+        contacts: Tells who asks for the first time.
+        disclosure: What is said below the first answer that somebody gets; empty for nothing.
         on_end: Called once for each job that this process has delivered, after its final message; its event is None
             if the job was lost.
     """
@@ -81,6 +84,8 @@ class Dispatch:
         events: EventStream,
         open_surface: OpenSurface,
         on_end: OnEnd | None = None,
+        contacts: FirstContacts | None = None,
+        disclosure: str = "",
     ) -> None:
         self._service = service
         self._client = client
@@ -90,12 +95,15 @@ class Dispatch:
         self._events = events
         self._open_surface = open_surface
         self._on_end = on_end
+        self._contacts = contacts if disclosure else None
+        self._disclosure = disclosure
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._owed: dict[str, Promise] = {}  # what those deliver
         self._displays: set[Display] = set()
         self._leases: dict[str, float] = {}
         self._unacknowledged: dict[str, Event] = {}
         self._next_look_s = 0.0
-        self._unsure: set[str] = set()  # promised here, but Redis went away before they were certainly in the queue
+        self._unsure: set[str] = set()  # promised here and not certainly in the queue: Redis went away, or said no
         self._given_up: set[str] = set()  # of those, whose authors were told so
         self._loops: list[asyncio.Task[None]] = []
         DELIVERIES.set_function(lambda: len(self._running))
@@ -107,12 +115,14 @@ class Dispatch:
             Whether it is new: False for an event that came before, which somebody answers or has answered.
 
         Raises:
-            RefusedError: A rule or a limit says no.
-            ContractError: The prompt cannot be carried.
-            RedisUnavailableError: Redis is away; ask again, or ``give_up``. Should the prompt have reached it all the
+            RefusedError: A rule or a limit says no; its author has to be told so through ``decline``.
+            ContractError: The prompt cannot be carried; likewise.
+            RedisUnavailableError: Redis is away; ask again, or ``decline``. Should the prompt have reached it all the
                 same, it will be answered.
         """
         job_id, asked_s = prompt.job_id, time.monotonic()
+        if self._contacts is not None:
+            prompt = await self._contacts.noted(prompt)
         try:
             if not await self._mine(job_id) and not await self._promises.take(job_id, prompt.reply):
                 return False
@@ -126,27 +136,38 @@ class Dispatch:
                 await self._service.imagine(prompt)
             else:
                 await self._service.ask(prompt)
-        except RedisUnavailableError:
+        except (RefusedError, ContractError, RedisUnavailableError) as error:
+            if self._contacts is not None and not isinstance(error, RedisUnavailableError):
+                await self._contacts.undo(prompt)
             self._unsure.add(job_id)  # its lease is renewed, so that no other process takes it for lost meanwhile
             raise
-        except BaseException as error:
+        except BaseException:
             self._let_go(job_id)
-            if isinstance(error, RefusedError | ContractError):
-                await self._promises.drop(job_id)
             raise
         self._unsure.discard(job_id)
         self._start(Promise(job_id, prompt.reply), asked_s)
         return True
 
-    def give_up(self, job_id: str) -> None:
-        """Ask no more for a prompt for which Redis was away: its author has been told that it was not taken.
+    async def decline(self, job_id: str, tell: Awaitable[bool]) -> None:
+        """Tell an author that a prompt is not taken, and only then withdraw what it was promised.
 
-        Its promise is withdrawn when Redis is back, or else its author would be told again that it was lost. If it has
-        reached the queue after all, it is answered.
+        Where nobody could be told, or this process dies before, the promise stands: another process, or this one, finds
+        it without a job and says that the prompt is lost. If it has reached the queue after all, it is answered.
+
+        Args:
+            job_id: Of the prompt, promised or not.
+            tell: Says whether the author was told.
         """
-        if job_id in self._unsure:
-            self._let_go(job_id)
-            self._given_up.add(job_id)
+        told = False
+        try:
+            told = await tell
+        finally:
+            if job_id in self._unsure:
+                self._let_go(job_id)
+                if told:
+                    self._given_up.add(job_id)
+        with contextlib.suppress(RedisUnavailableError):  # it is tried again with every renewal of leases
+            await self._withdraw()
 
     async def run(self) -> None:
         """Renew, take over and acknowledge until cancelled."""
@@ -194,9 +215,17 @@ class Dispatch:
         for job_id in held:
             if job_id not in lost:
                 self._leases[job_id] = asked_s + self._promises.lease_s
-            elif job_id in self._running:
+            elif job_id in self._running and not await self._taken_again(self._owed[job_id]):
                 _log.info("job %s: another process delivers it", job_id)
                 self._running[job_id].cancel()
+
+    async def _taken_again(self, promise: Promise) -> bool:
+        """Promise anew what a killed Redis has forgotten; False if somebody else sees to it, or it is kept."""
+        asked_s = time.monotonic()
+        if not await self._promises.take(promise.job_id, promise.reply):
+            return False
+        self._leases[promise.job_id] = asked_s + self._promises.lease_s
+        return True
 
     async def _mine(self, job_id: str) -> bool:
         """Whether this process has promised it before and still holds it, without its being in the queue."""
@@ -212,7 +241,7 @@ class Dispatch:
         self._leases.pop(job_id, None)
 
     async def _withdraw(self) -> None:
-        """Drop the promises that were given up and whose jobs are not in the queue."""
+        """Drop the promises whose authors were told otherwise and whose jobs are not in the queue."""
         for job_id in list(self._given_up):
             if not await self._client.known(job_id):
                 await self._promises.drop(job_id)
@@ -222,9 +251,10 @@ class Dispatch:
         if time.monotonic() < self._leases.get(job_id, 0.0):
             return
         asked_s = time.monotonic()
-        if await self._promises.renew([job_id]):
+        if not await self._promises.renew([job_id]):
+            self._leases[job_id] = asked_s + self._promises.lease_s
+        elif job_id not in self._owed or not await self._taken_again(self._owed[job_id]):
             raise LostLeaseError
-        self._leases[job_id] = asked_s + self._promises.lease_s
 
     # One delivery
 
@@ -233,12 +263,14 @@ class Dispatch:
         if job_id in self._running:
             return
         self._leases[job_id] = taken_s + self._promises.lease_s
+        self._owed[job_id] = promise
         task = asyncio.create_task(self._deliver(promise), name=f"delivery of {job_id}")
         self._running[job_id] = task
         task.add_done_callback(lambda _: self._ended(job_id))
 
     def _ended(self, job_id: str) -> None:
         self._running.pop(job_id, None)
+        self._owed.pop(job_id, None)
         self._leases.pop(job_id, None)
 
     async def _deliver(self, promise: Promise) -> None:
@@ -249,7 +281,7 @@ class Dispatch:
                 _log.warning("job %s: its reply handle is not understood, nobody can be answered", job_id)
                 await self._promises.keep(job_id)
                 return
-            event = await self._until_shown(job_id, surface, answers.is_answer(promise.reply))
+            event = await self._until_shown(promise, surface)
             if event is not None:
                 DELIVERY_LAG.observe(max(0.0, time.time() - event.at_s))
             if await self._kept(job_id) and self._on_end is not None:
@@ -261,14 +293,16 @@ class Dispatch:
             with contextlib.suppress(WorkersError, redis.RedisError, OSError):
                 await self._promises.postpone(job_id, _FAILURE_PAUSE_S)
 
-    async def _until_shown(self, job_id: str, surface: Surface, quoted: bool) -> Event | None:
+    async def _until_shown(self, promise: Promise, surface: Surface) -> Event | None:
         """Follow a job and show it to its end; returns its terminal event if it has one."""
+        job_id, quoted = promise.job_id, answers.is_answer(promise.reply)
+        below = self._disclosure if is_first(promise.reply) else ""
         while True:
             display = Display(job_id, surface, self._ledger, lambda: self._check_lease(job_id))
             self._displays.add(display)
-            page = Page(job_id, surface.limit, surface.measure)
+            page = Page(job_id, surface.limit, surface.measure, below=below)
             try:
-                page = Page(job_id, surface.limit, surface.measure, await self._records.find(job_id), quoted)
+                page = Page(job_id, surface.limit, surface.measure, await self._records.find(job_id), quoted, below)
                 await display.load()
                 return await self._show(job_id, display, page)
             except GoneError as error:

@@ -28,6 +28,7 @@ class Page:
         measure: How the platform counts.
         asked: What was asked to be drawn; None for a conversation.
         from_knowledge: Whether it quotes documents, whose mark-up is not to be obeyed.
+        below: What stands below the end, whatever that is; empty for nothing.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Page:
         measure: Measure,
         asked: ImagePrompt | None = None,
         from_knowledge: bool = False,
+        below: str = "",
     ) -> None:
         self._job_id = job_id
         self._asked = asked
         self._from_knowledge = from_knowledge
+        self._below = below
         self._preview: tuple[Picture, ...] = ()
         self._stop = Button("stop", job_id)
         self._limit = limit
@@ -101,23 +104,26 @@ class Page:
         return views
 
     def _drawn(self, event: Event, asked: ImagePrompt) -> View:
-        text = wording.drawn(event, asked, len(self.pictures))
+        text = self._with_below(wording.drawn(event, asked, len(self.pictures)))
         return View(text, self.pictures, image_buttons(self._job_id, len(self.pictures)), complete=True)
 
     def _quoted(self, event: Event) -> list[View]:
         text = answers.shown(self._text, event.answer)
-        note = wording.ending(event, any_text=True)
+        note = self._with_below(wording.ending(event, any_text=True))
         parts = split(f"{text}\n\n{note}" if note else text, self._limit, self._measure)
         buttons = answer_buttons(self._job_id) if event.answer is not None else ()
         *before, last = [part.text for part in parts]
         return [*(View(each, complete=True) for each in before), View(last, buttons=buttons, complete=True)]
 
     def _ended(self, note: str | None) -> list[View]:
-        text, parts = self._text, self._parts
-        if note is not None:
+        text, parts, note = self._text, self._parts, self._with_below(note)
+        if note:
             text = f"{text.rstrip()}\n\n{note}" if parts else note
             parts = split(text, self._limit, self._measure)
         return [View(part.text, complete=True) for part in parts]
+
+    def _with_below(self, note: str | None) -> str:
+        return "\n\n".join(part for part in (note, self._below) if part)
 
 
 def answer_buttons(job_id: str) -> tuple[Button, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import aiohttp
 import discord
 
 from bots.conversation import Conversations
@@ -32,6 +33,9 @@ MakePrompt = Callable[[ReplyTo], Awaitable[Prompt | ImagePrompt]]
 
 _ALREADY_ACKNOWLEDGED = 40060
 _LONGEST_CHARS = 1_900
+_SERVER_ERROR = 500
+#: Between attempts to tell why something is not taken.
+_NOTICE_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 
 _log = logging.getLogger("palaver.discord")
 
@@ -82,10 +86,9 @@ class Desk:
             await self.dispatch.ask(await self.rules.apply(prompt, whence(interaction)))
         except (WorkersError, GenerationError) as error:
             _log.info("interaction %d is not taken: %s", interaction.id, error.code)
-            if prompt is not None:
-                self.dispatch.give_up(prompt.job_id)
-            text, buttons = await self.offers.told(error, prompt.job_id if prompt else "")
-            await replace_with_notice(interaction, text, buttons)
+            job_id = prompt.job_id if prompt else ""
+            text, buttons = await self.offers.told(error, job_id)
+            await self.dispatch.decline(job_id, replace_with_notice(interaction, text, buttons))
 
     async def delete_pictures(self, job_id: str) -> None:
         """Delete the pictures of a job for good; whoever asks has been found to be allowed to."""
@@ -110,10 +113,9 @@ class Desk:
             await self.dispatch.ask(await self.rules.apply(prompt, whence_message(message)))
         except (WorkersError, GenerationError) as error:
             _log.info("message %d is not taken: %s", message.id, error.code)
-            if prompt is not None:
-                self.dispatch.give_up(prompt.job_id)
-            text, buttons = await self.offers.told(error, prompt.job_id if prompt else "")
-            await reply(message, text, buttons)
+            job_id = prompt.job_id if prompt else ""
+            text, buttons = await self.offers.told(error, job_id)
+            await self.dispatch.decline(job_id, reply(message, text, buttons))
         finally:
             await typing
 
@@ -138,14 +140,16 @@ async def acknowledge(interaction: discord.Interaction, private: bool) -> str | 
     return str(response.message_id or "") if response is not None else ""
 
 
-async def replace_with_notice(interaction: discord.Interaction, text: str, buttons: Sequence[Button] = ()) -> None:
-    """Take back the acknowledgement that everybody sees, and tell the user alone."""
+async def replace_with_notice(interaction: discord.Interaction, text: str, buttons: Sequence[Button] = ()) -> bool:
+    """Take back the acknowledgement that everybody sees, and tell the user alone; returns whether that was done."""
     under = _under(buttons) or discord.utils.MISSING
-    try:
-        await interaction.delete_original_response()
+
+    async def tell() -> None:
+        with contextlib.suppress(discord.NotFound):  # an attempt before has done it
+            await interaction.delete_original_response()
         await interaction.followup.send(text[:_LONGEST_CHARS], view=under, ephemeral=True)
-    except discord.HTTPException as error:
-        _log.info("interaction %d: its notice cannot be shown: code %d", interaction.id, error.code)
+
+    return await _persistently(tell, f"interaction {interaction.id}")
 
 
 async def whisper(interaction: discord.Interaction, text: str) -> None:
@@ -159,12 +163,37 @@ async def whisper(interaction: discord.Interaction, text: str) -> None:
         _log.info("interaction %d: its notice cannot be shown: code %d", interaction.id, error.code)
 
 
-async def reply(message: discord.Message, text: str, buttons: Sequence[Button] = ()) -> None:
-    """Reply to a message, once however often this is called for it."""
-    try:
+async def reply(message: discord.Message, text: str, buttons: Sequence[Button] = ()) -> bool:
+    """Reply to a message, once however often this is called for it; returns whether that was done."""
+
+    async def tell() -> None:
         await message.reply(text[:_LONGEST_CHARS], view=_under(buttons), nonce=f"n{message.id}")
-    except discord.HTTPException as error:
-        _log.info("message %d: its notice cannot be shown: code %d", message.id, error.code)
+
+    return await _persistently(tell, f"message {message.id}")
+
+
+async def _persistently(tell: Callable[[], Awaitable[None]], what: str) -> bool:
+    """Tell somebody why not: the library gives up at once on some of the errors that pass.
+
+    Args:
+        tell: Does it; may be called again.
+        what: What it is about, for the log.
+
+    Returns:
+        Whether it was done.
+    """
+    for pause_s in (*_NOTICE_PAUSES_S, None):
+        try:
+            await tell()
+        except (discord.HTTPException, discord.RateLimited, aiohttp.ClientError, OSError) as error:
+            passing = not isinstance(error, discord.HTTPException) or error.status >= _SERVER_ERROR
+            if pause_s is not None and passing:
+                await asyncio.sleep(pause_s)
+                continue
+            _log.warning("%s: its notice cannot be shown: %s", what, type(error).__name__)
+            return False
+        return True
+    return False
 
 
 def _under(buttons: Sequence[Button]) -> Any:

@@ -42,6 +42,7 @@ from bots.discord_bot.messages import Messages
 from bots.discord_bot.outbound import Outbound
 from bots.discord_bot.presses import Presses
 from bots.discord_bot.shows import Shows
+from bots.first_contact import FirstContacts
 from bots.handover.desk import Handover
 from bots.handover.learning import Learning
 from bots.handover.opening import LateStore
@@ -153,7 +154,10 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
             if event is not None and event.answer is not None:
                 await handover.answered(event)
 
-        dispatch = Dispatch(service, client, records, promises, ledger, events, open_surface, ended)
+        contacts, disclosure = FirstContacts(redis), settings.conversation.disclosure
+        dispatch = Dispatch(
+            service, client, records, promises, ledger, events, open_surface, ended, contacts, disclosure
+        )
         rules = TenantRules(redis, configs, settings)
         attachments = Attachments(settings.discord)
         offers = Offers(redis)

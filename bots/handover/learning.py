@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 
+from bots import tuning
 from bots.delivery.buttons import Button
 from bots.handover import wording
 from bots.handover.opening import LateStore
@@ -74,6 +75,8 @@ class Learning:
             await self.teach(tenant, draft_id, words[0], words[1], by)
         elif known.state == "approved":
             await self.unteach(tenant, draft_id)
+        if known.state == "approved" and (not approved or words != (known.question, known.answer)):
+            await self._withdraw(tenant, draft_id)
         state = "approved" if approved else "rejected"
         await asyncio.to_thread(store.decide, tenant, draft_id, state, by, words[0], words[1])
         return "Approved: it is known from now on." if approved else "Rejected."
@@ -82,8 +85,15 @@ class Learning:
         """Delete what somebody has asked people, what was drafted of it, and what was learnt."""
         if not self._store.is_there:
             return
-        for owner, draft_id in await asyncio.to_thread(self._store.open().forget_user, tenant, user):
+        learnt = await asyncio.to_thread(self._store.open().forget_user, tenant, user)
+        for owner, draft_id in learnt:  # first what needs no queue
+            await self._withdraw(owner, draft_id)
+        for owner, draft_id in learnt:
             await self.unteach(owner, draft_id)
+
+    async def _withdraw(self, tenant: str, draft_id: str) -> None:
+        """What a chat model has learnt of a draft it must not say any more."""
+        await asyncio.to_thread(tuning.mark_stale, self._store.settings, tenant, [tuning.draft_source(draft_id)])
 
     async def teach(self, tenant: str, pair_id: str, question: str, answer: str, by: str) -> None:
         """Have a pair known; returns when the next question finds it."""

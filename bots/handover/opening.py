@@ -25,6 +25,11 @@ class LateStore:
         self._lock = threading.Lock()
 
     @property
+    def settings(self) -> Settings:
+        """Where it lies."""
+        return self._settings
+
+    @property
     def is_there(self) -> bool:
         """Whether anything was ever kept."""
         return self._settings.knowledge.url is not None or (self._settings.data_dir / _FILE).is_file()

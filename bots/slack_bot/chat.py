@@ -164,6 +164,6 @@ class Chat:
         about = f"{heard.workspace.tenant} {heard.key} {text[:20]}"
         await self._intake.tell_once(about, text, lambda what: self._tell(heard, what))
 
-    async def _tell(self, heard: Heard, text: str) -> None:
+    async def _tell(self, heard: Heard, text: str) -> bool:
         thread = heard.root if heard.direct else heard.thread
-        await self._whisper.to(heard.workspace, heard.channel, heard.user, text, thread)
+        return await self._whisper.to(heard.workspace, heard.channel, heard.user, text, thread)

@@ -159,12 +159,12 @@ class Commands:
         refusals: list[str] = []
         answered = False
 
-        async def tell(why: str) -> None:
+        async def tell(why: str) -> bool:
             if not answered:
                 refusals.append(why)
-                return
+                return True
             place = (command.workspace, command.response_url, command.channel, command.user)
-            await self._whisper.back(*place, why)
+            return await self._whisper.back(*place, why)
 
         await self._intake.begin(work(tell), "a command")
         answered = True

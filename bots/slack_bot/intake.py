@@ -30,7 +30,8 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger("palaver.slack")
 
-Tell = Callable[[str], Awaitable[None]]
+#: Tells somebody something; returns whether that worked.
+Tell = Callable[[str], Awaitable[bool]]
 
 
 class Intake:
@@ -88,9 +89,8 @@ class Intake:
         try:
             await self.patiently(lambda: self._hand_on(prompt))
         except (RefusedError, ContractError, RedisUnavailableError) as error:
-            self._dispatch.give_up(prompt.job_id)
             text, buttons = await self._remedies.offers.told(error, prompt.job_id)
-            await self.tell_once(prompt.job_id, text, tell)
+            await self._dispatch.decline(prompt.job_id, self.tell_once(prompt.job_id, text, tell))
             if buttons:
                 await self.tell_once(f"{prompt.job_id} buttons", "", lambda _: self._remedies.offer(prompt, buttons))
 
@@ -109,14 +109,17 @@ class Intake:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def tell_once(self, about: str, what: str, tell: Tell) -> None:
-        """Tell somebody something, once for events that come twice."""
+    async def tell_once(self, about: str, what: str, tell: Tell) -> bool:
+        """Tell somebody something, once for events that come twice; returns whether it was told by now."""
         if about in self._told:
-            return
+            return True
         self._told[about] = None
         while len(self._told) > _TOLD_KEPT:
             self._told.popitem(last=False)
-        await tell(what)
+        told = await tell(what)
+        if not told:
+            self._told.pop(about, None)
+        return told
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

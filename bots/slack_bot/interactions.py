@@ -192,8 +192,8 @@ class Interactions:
             kind=IMAGE,
         )
 
-        async def tell(why: str) -> None:
-            await self._whisper.to(workspace, form.channel, user, why, form.thread)
+        async def tell(why: str) -> bool:
+            return await self._whisper.to(workspace, form.channel, user, why, form.thread)
 
         key = f"v-{digest(str(view.get('id', '')))}"
         await self._intake.begin(
@@ -233,5 +233,5 @@ class Interactions:
                 _log.warning("workspace %s: a modal was refused: %s", workspace.team, error)
             await self._tell(press, wording.TOO_LATE)
 
-    async def _tell(self, press: Press, text: str) -> None:
-        await self._whisper.back(press.workspace, press.response_url, press.channel, press.user, text)
+    async def _tell(self, press: Press, text: str) -> bool:
+        return await self._whisper.back(press.workspace, press.response_url, press.channel, press.user, text)

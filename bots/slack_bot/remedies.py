@@ -61,18 +61,17 @@ class Remedies:
         self._members = members
         self._whisper = whisper
 
-    async def offer(self, prompt: Prompt | ImagePrompt, wanted: tuple[Button, ...]) -> None:
-        """Show buttons to the person whose prompt was not taken, after the words that say why."""
+    async def offer(self, prompt: Prompt | ImagePrompt, wanted: tuple[Button, ...]) -> bool:
+        """Show buttons to the person whose prompt was not taken, after the words that say why; returns if it could."""
         target = Target.of(prompt.reply)
         workspace = self._workspaces.find(target.team, target.enterprise or None) if target else None
         if target is None or workspace is None:
-            return
+            return False
         text = _UNDER[wanted[0].action]
         shown = [blocks.section(text), *blocks.rows(wanted)]
         if target.response_url:
-            await self._whisper.back(workspace, target.response_url, target.channel, target.user, text, shown)
-        else:
-            await self._whisper.to(workspace, target.channel, target.user, text, target.thread, shown)
+            return await self._whisper.back(workspace, target.response_url, target.channel, target.user, text, shown)
+        return await self._whisper.to(workspace, target.channel, target.user, text, target.thread, shown)
 
     async def pressed(self, press: Press, button: Button) -> None:
         """Appeal, Approve or Deny."""

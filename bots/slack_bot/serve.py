@@ -19,6 +19,7 @@ from bots.conversation import Conversations
 from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promise, Promises
+from bots.first_contact import FirstContacts
 from bots.handover.desk import Handover
 from bots.handover.learning import Learning
 from bots.handover.opening import LateStore
@@ -145,6 +146,8 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
             EventStream(connection, FRONT_END, secrets.token_hex(8)),
             surfaces.open,
             ended,
+            FirstContacts(connection),
+            settings.conversation.disclosure,
         )
         rules = TenantRules(connection, configs, settings)
         whisper, members = Whisper(urls), Members()

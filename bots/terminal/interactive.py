@@ -55,7 +55,9 @@ class Interactive:
 
     def run(self) -> None:
         """Talk until Ctrl-D; one failed question does not end the conversation."""
-        self._console.print("[dim]/help shows the commands, Ctrl-D leaves.[/]")
+        self._console.print(
+            "[dim]You talk to a machine, which can be wrong. /help shows the commands, Ctrl-D leaves.[/]"
+        )
         while True:
             try:
                 line = input("\n> ").strip()

@@ -25,7 +25,7 @@ def build(options: dict[str, object], progress: Callable[[str, float | None], No
 
 
 def _build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine[AnswerRequest]:
-    unknown = set(options) - {"data_dir", "device", "url", "model"}
+    unknown = set(options) - {"data_dir", "device", "url", "model", "reranker", "networks"}
     if unknown:
         raise InvalidRequestError(f"An answer engine has no option {min(unknown)}.")
     from generation.answers.engine import AnswerEngine  # with numpy and SQLAlchemy, a good part of a second

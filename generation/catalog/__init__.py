@@ -5,6 +5,7 @@
 """
 
 from generation.catalog.entry import ModelEntry, entries
+from generation.catalog.identity import identity
 from generation.catalog.location import ModelLocation, resolve
 from generation.catalog.manifest import Manifest
 from generation.catalog.pulling import PullProgress, pull
@@ -17,6 +18,7 @@ __all__ = [
     "PullProgress",
     "check_files",
     "entries",
+    "identity",
     "installed",
     "pull",
     "remove",

@@ -32,6 +32,8 @@ class ChatConfig:
         prefix_cache_tokens: Tokens of finished prompts whose keys and values are kept; 0 switches it off.
         memory_share: Share of the device's free memory this engine may take, in (0, 1].
         threads: CPU threads; 0 takes the number of physical cores this process may use.
+        adapters_url: SQLAlchemy URL of the store of tenants' adapters; a file in the data directory by default.
+        adapter_memory_bytes: Most memory of adapters that are kept loaded; 0 switches adapters off.
         allow_pickle: Whether weights other than safetensors may be loaded. Unpickling runs code: trusted files only.
         text_watermark_key: Sampled answers carry a statistical mark that depends on it; empty for none.
         api_base_url: Of the ``openai`` backend, for example ``http://localhost:8000/v1``.
@@ -51,6 +53,8 @@ class ChatConfig:
     prefix_cache_tokens: Annotated[int, Field(ge=0)] = 16_384
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.8
     threads: Annotated[int, Field(ge=0)] = 0
+    adapters_url: str | None = field(default=None, repr=False)
+    adapter_memory_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
     allow_pickle: bool = False
     text_watermark_key: str | None = field(default=None, repr=False)
     api_base_url: str | None = None

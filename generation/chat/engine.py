@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence as Series
 from typing import TYPE_CHECKING
 
 import torch
 
+from generation.chat.adapter_shelf import AdapterShelf, AdapterSource
 from generation.chat.detokenizer import Detokenizer
 from generation.chat.prefix_cache import PrefixCache
 from generation.chat.prompt import fit
@@ -29,6 +31,7 @@ from generation.types import (
 )
 
 if TYPE_CHECKING:
+    from generation.chat.adapters import Adapter
     from generation.chat.config import ChatConfig
     from generation.chat.loading import LoadedModel
 
@@ -44,9 +47,10 @@ class ChatEngine:
     Args:
         loaded: The model; its attention is replaced.
         config: Limits.
+        adapters: Where tenants' adapters come from; None for the model alone.
     """
 
-    def __init__(self, loaded: LoadedModel, config: ChatConfig) -> None:
+    def __init__(self, loaded: LoadedModel, config: ChatConfig, adapters: AdapterSource | None = None) -> None:
         runtime = prepare(loaded, config)
         self._tokenizer = loaded.tokenizer
         self._eos_token_ids = loaded.eos_token_ids
@@ -56,6 +60,7 @@ class ChatEngine:
         key = config.text_watermark_key
         self._watermark = TextWatermark(key, loaded.device) if key else None
         self._prefixes = PrefixCache(runtime.prefix_tokens)
+        self._shelf = AdapterShelf(adapters, runtime.forward.bind, config.adapter_memory_bytes) if adapters else None
         self._budget_tokens = runtime.budget_tokens
         self._sequences: dict[str, Sequence] = {}
         self._events: list[EngineEvent] = []
@@ -78,6 +83,17 @@ class ChatEngine:
     def busy(self) -> bool:
         """Whether ``step`` has work."""
         return bool(self._events) or self._scheduler.busy
+
+    def first_token(self, text: str) -> int:
+        """The token that a text begins with, for ``ChatRequest.score_tokens``.
+
+        Raises:
+            ValueError: The text is empty.
+        """
+        token_ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        if not token_ids:
+            raise ValueError("An empty text begins with no token.")
+        return token_ids[0]
 
     def submit(self, request: ChatRequest) -> None:
         """Take a request; it joins at the next step. What is wrong with it is reported by that step.
@@ -124,6 +140,8 @@ class ChatEngine:
         for request_id in list(self._sequences):
             self.cancel(request_id)
         self._prefixes.clear()
+        if self._shelf is not None:
+            self._shelf.clear()
         self._forward.trim(0, 0)
         self._events.clear()
 
@@ -136,7 +154,7 @@ class ChatEngine:
         context = self._info.context_tokens
         # Whatever length is asked for, at least half of the context belongs to the prompt.
         reserved = min(request.sampling.max_new_tokens, max(1, context // 2))
-        prompt = fit(request.messages, self._tokenizer, context - reserved)
+        prompt = fit(request.messages, self._tokenizer, context - reserved, request.template_arguments)
         room = min(context, self._budget_tokens) - len(prompt.token_ids)
         if room < 1:
             raise OutOfMemoryError(
@@ -151,7 +169,14 @@ class ChatEngine:
             Detokenizer(self._tokenizer, request.sampling.stop),
             request.deadline_s,
             prompt.dropped_messages,
+            self._adapter(request),
+            request.score_tokens,
         )
+
+    def _adapter(self, request: ChatRequest) -> Adapter | None:
+        if self._shelf is None or request.origin is None or not request.adapter:
+            return None
+        return self._shelf.of(request.origin.tenant)
 
     def _advance(self) -> None:
         """Schedule, run, postprocess."""
@@ -165,11 +190,14 @@ class ChatEngine:
         sampled = plan.sampled
         if self._watermark is not None and sampled:
             logits = self._watermark.apply(logits, sampled)
+        scores = {sequence: _scores(logits[row], sequence) for row, sequence in _scored(sampled)}
         tokens = sample(logits, sampled) if sampled else []
         self._scheduler.commit(plan)
         self._remember(plan)
         self._charge(plan, time.monotonic() - started_s)
         for sequence, token in zip(sampled, tokens, strict=True):
+            if sequence in scores:
+                sequence.scores.append(scores[sequence])
             self._take(sequence, token)
 
     def _reuse(self) -> None:
@@ -177,7 +205,7 @@ class ChatEngine:
         for sequence in self._scheduler.joining:
             if sequence.filled:
                 continue
-            match = self._prefixes.match(sequence.prompt, len(sequence.prompt) - 1)
+            match = self._prefixes.match(sequence.prompt, len(sequence.prompt) - 1, sequence.scope)
             if match is not None:
                 self._forward.restore(sequence.row, match.entry, match.tokens)
                 sequence.filled = sequence.cached_tokens = match.tokens
@@ -191,7 +219,7 @@ class ChatEngine:
 
     def _store(self, sequence: Sequence, count: int) -> None:
         tokens = sequence.tokens(0, count)
-        if self._prefixes.wants(tokens):
+        if self._prefixes.wants(tokens, sequence.scope):
             try:
                 entry = self._forward.capture(sequence.row, count)
             except (MemoryError, RuntimeError) as error:
@@ -200,7 +228,7 @@ class ChatEngine:
                 self._prefixes.clear()  # what is only kept for later goes first
                 return
             if entry is not None:
-                self._prefixes.store(tokens, entry)
+                self._prefixes.store(tokens, entry, sequence.scope)
 
     def _charge(self, plan: StepPlan, seconds: float) -> None:
         """Split the step's time over its tokens."""
@@ -234,7 +262,8 @@ class ChatEngine:
             self._store(sequence, sequence.filled)
         del self._sequences[sequence.request_id]
         self._leave(sequence)
-        self._events.append(Finished(sequence.request_id, reason, sequence.usage(time.monotonic())))
+        usage = sequence.usage(time.monotonic())
+        self._events.append(Finished(sequence.request_id, reason, usage, tuple(sequence.scores)))
 
     def _say(self, sequence: Sequence, text: str) -> None:
         if text:
@@ -270,6 +299,17 @@ class ChatEngine:
         except (MemoryError, RuntimeError) as error:  # giving back needs room for the smaller copy
             if not is_out_of_memory(error):
                 raise
+
+
+def _scored(sampled: Series[Sequence]) -> list[tuple[int, Sequence]]:
+    """Those whose probabilities somebody wants to know, with their rows."""
+    return [(row, sequence) for row, sequence in enumerate(sampled) if sequence.score_tokens]
+
+
+def _scores(logits: torch.Tensor, sequence: Sequence) -> tuple[float, ...]:
+    """How probable each wanted token is by the model itself, from logits ``(vocab,)``."""
+    likely = logits.float().softmax(-1)[list(sequence.score_tokens)]
+    return tuple(likely.tolist())
 
 
 def _too_large(sequence: Sequence) -> OutOfMemoryError:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from generation.chat.config import ChatConfig
 from generation.moderation.factory import moderated
+from generation.tuning.place import store_url
 from generation.types import ChatRequest, Engine
+
+if TYPE_CHECKING:
+    from generation.chat.adapter_shelf import AdapterSource
+    from generation.chat.loading import LoadedModel
 
 
 def build(options: dict[str, object], progress: Callable[[str, float | None], None]) -> Engine[ChatRequest]:
@@ -31,4 +37,15 @@ def _build(options: dict[str, object], progress: Callable[[str, float | None], N
     from generation.chat.engine import ChatEngine  # seconds to import, only for this backend
     from generation.chat.loading import load  # likewise
 
-    return ChatEngine(load(config, progress), config)
+    loaded = load(config, progress)
+    return ChatEngine(loaded, config, _adapters(loaded, config))
+
+
+def _adapters(loaded: LoadedModel, config: ChatConfig) -> AdapterSource | None:
+    """Where tenants' adapters come from, unless they are switched off."""
+    if not config.adapter_memory_bytes:
+        return None
+    from generation.tuning.serving import PromotedAdapters
+
+    url = store_url(config.adapters_url, config.data_dir)
+    return PromotedAdapters(url, loaded.identity, loaded.device, loaded.dtype)

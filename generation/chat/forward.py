@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from generation.chat.adapters import Adapter, HookedAdapters, StepAdapters, Weights, step_adapters
 from generation.chat.attention import Attention, ChunkSpan, StepAttention
 from generation.chat.kv_cache import Entry, KVCache
 from generation.chat.sequence import Sequence, StepPlan
@@ -20,6 +21,10 @@ class Forward(Protocol):
         Returns:
             Logits ``(len(plan.sampled), vocab)``.
         """
+        ...
+
+    def bind(self, name: str, weights: Weights) -> Adapter:
+        """Make an adapter ready for sequences to have; see ``Decoder.bind``."""
         ...
 
     def move(self, source: int, target: int, tokens: int) -> None:
@@ -55,7 +60,12 @@ class Decoder(Protocol):
     """A causal language model over packed tokens."""
 
     def logits(
-        self, token_ids: torch.Tensor, positions: torch.Tensor, attention: Attention, keep: torch.Tensor
+        self,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        keep: torch.Tensor,
+        adapters: StepAdapters | None = None,
     ) -> torch.Tensor:
         """Run the model once.
 
@@ -64,9 +74,22 @@ class Decoder(Protocol):
             positions: ``(1, tokens) int64``, of each token in its own sequence.
             attention: Called by every layer.
             keep: ``(kept,) int64``: of which tokens logits are wanted.
+            adapters: What is added to which tokens.
 
         Returns:
             ``(kept, vocab)``.
+        """
+        ...
+
+    def bind(self, name: str, weights: Weights) -> Adapter:
+        """Make an adapter ready to be added.
+
+        Args:
+            name: Its id.
+            weights: Its additions, on the model's device and in its dtype.
+
+        Raises:
+            AdapterError: It was made for another model.
         """
         ...
 
@@ -92,7 +115,9 @@ class PackedForward:
         """As ``Forward.run``."""
         token_ids = [sequence.tokens(sequence.filled, sequence.filled + 1)[0] for sequence in plan.decode]
         positions = [sequence.filled for sequence in plan.decode]
-        if self._graphs is not None and not plan.chunks:
+        adapters = step_adapters(plan, self._device)
+        # Recorded steps know no adapters: a step that has one runs as it is, for everybody in it.
+        if self._graphs is not None and not plan.chunks and adapters is None:
             logits = self._graphs.run(token_ids, positions)
             if logits is not None:
                 return logits
@@ -112,7 +137,12 @@ class PackedForward:
             torch.tensor([positions], device=self._device),
             attention,
             torch.tensor(keep, dtype=torch.long, device=self._device),
+            adapters,
         )
+
+    def bind(self, name: str, weights: Weights) -> Adapter:
+        """As ``Forward.bind``."""
+        return self._decoder.bind(name, weights)
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """As ``Forward.move``."""
@@ -147,13 +177,24 @@ class TransformersDecoder:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
+        self._adapters = HookedAdapters(model)
 
     def logits(
-        self, token_ids: torch.Tensor, positions: torch.Tensor, attention: Attention, keep: torch.Tensor
+        self,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        keep: torch.Tensor,
+        adapters: StepAdapters | None = None,
     ) -> torch.Tensor:
         """As ``Decoder.logits``."""
+        self._adapters.step = adapters
         result = self._model(
             input_ids=token_ids, position_ids=positions, use_cache=False, slots=attention, logits_to_keep=keep
         )
         logits: torch.Tensor = result.logits[0]
         return logits
+
+    def bind(self, name: str, weights: Weights) -> Adapter:
+        """As ``Decoder.bind``."""
+        return self._adapters.bind(name, weights)

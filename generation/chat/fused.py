@@ -6,14 +6,17 @@ layer. Here queries, keys and values come from one product, gate and up projecti
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 
+from generation.chat.adapters import Adapter, LowRank, StepAdapters, Weights, fitting, joined
 from generation.chat.attention import Attention, Shape, UnsupportedAttentionError
 from generation.chat.linear import Linear
+from generation.errors import AdapterError
 
 #: Models that compute exactly this; every one is compared with its own forward pass before it is used.
 ARCHITECTURES = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
@@ -59,6 +62,8 @@ class FusedDecoder:
         if type(model).__name__ not in ARCHITECTURES or any(shape.softcap or shape.sinks for shape in shapes):
             raise UnsupportedAttentionError("not a decoder of the Llama kind")
         body = model.model
+        # What is joined, and of which sizes: adapters name the parts.
+        self._sizes = [_sizes(layer) for layer in body.layers]
         attention = body.layers[0].self_attn
         self._shapes = shapes
         self._head_dim = attention.head_dim
@@ -72,7 +77,12 @@ class FusedDecoder:
         self._head = Linear(model.lm_head.weight, model.lm_head.bias, compact=compact)
 
     def logits(
-        self, token_ids: torch.Tensor, positions: torch.Tensor, attention: Attention, keep: torch.Tensor
+        self,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        keep: torch.Tensor,
+        adapters: StepAdapters | None = None,
     ) -> torch.Tensor:
         """As ``Decoder.logits``."""
         hidden = self._embedding(token_ids[0])
@@ -82,10 +92,29 @@ class FusedDecoder:
         sine = torch.cat((-sine[0, :, None, :half], sine[0, :, None, half:]), dim=-1)
         cosine = cosine[0, :, None]
         for index, layer in enumerate(self._layers):
-            hidden = hidden + self._attended(index, layer, hidden, (cosine, sine), attention)
-            gate, up = layer.gate_up(layer.before_mlp(hidden)).chunk(2, dim=-1)
-            hidden = hidden + layer.down(layer.activation(gate).mul_(up))
+            hidden = hidden + self._attended(index, layer, hidden, (cosine, sine), attention, adapters)
+            both = _product(layer.gate_up, layer.before_mlp(hidden), (index, "gate_up"), adapters)
+            gate, up = both.chunk(2, dim=-1)
+            hidden = hidden + _product(layer.down, layer.activation(gate).mul_(up), (index, "down"), adapters)
         return self._head(self._norm(hidden[keep]))
+
+    def bind(self, name: str, weights: Weights) -> Adapter:
+        """As ``Decoder.bind``."""
+        left = dict(weights)
+        places: dict[Hashable, LowRank] = {}
+        for index, sizes in enumerate(self._sizes):
+            for place, parts in sizes.items():
+                own = []
+                for module, (size_in, size_out) in parts.items():
+                    path = f"model.layers.{index}.{module}"
+                    low = left.pop(path, None)
+                    own.append(low and fitting(path, low, size_in, size_out))
+                together = joined(own, [size_out for _, size_out in parts.values()])
+                if together is not None:
+                    places[index, place] = together
+        if left:
+            raise AdapterError(f"The adapter does not fit the model, which has no {next(iter(left))}.")
+        return Adapter(name, places)
 
     def release_sources(self) -> None:
         """Give up the projections that this decoder holds in layouts of its own; the model itself is then unusable."""
@@ -103,10 +132,13 @@ class FusedDecoder:
         hidden: torch.Tensor,
         rotation: tuple[torch.Tensor, torch.Tensor],
         attention: Attention,
+        adapters: StepAdapters | None,
     ) -> torch.Tensor:
         """One layer's attention: ``(tokens, hidden)``."""
         both = self._heads + self._kv_heads
-        heads = layer.query_key_value(layer.before_attention(hidden)).view(hidden.shape[0], -1, self._head_dim)
+        rows = layer.before_attention(hidden)
+        product = _product(layer.query_key_value, rows, (index, "query_key_value"), adapters)
+        heads = product.view(hidden.shape[0], -1, self._head_dim)
         turned, value = heads[:, :both], heads[:, both:]
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = turned[:, : self._heads], turned[:, self._heads :]
@@ -114,7 +146,32 @@ class FusedDecoder:
         cosine, sine = rotation
         turned = torch.addcmul(turned * cosine, turned.roll(self._head_dim // 2, -1), sine)
         query, key = turned[:, : self._heads], turned[:, self._heads :]
-        return layer.attention_output(attention.attend(index, query, key, value, self._shapes[index]).flatten(1))
+        attended = attention.attend(index, query, key, value, self._shapes[index]).flatten(1)
+        return _product(layer.attention_output, attended, (index, "attention_output"), adapters)
+
+
+#: Which of the model's projections each joined one is made of.
+_PARTS = {
+    "query_key_value": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attention_output": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+
+
+def _sizes(layer: Any) -> dict[str, dict[str, tuple[int, int]]]:
+    """For each joined projection its parts with their numbers in and out."""
+    return {
+        place: {name: (layer.get_submodule(name).in_features, layer.get_submodule(name).out_features) for name in names}
+        for place, names in _PARTS.items()
+    }
+
+
+def _product(linear: Linear, rows: torch.Tensor, place: Hashable, adapters: StepAdapters | None) -> torch.Tensor:
+    product = linear(rows)
+    if adapters is not None:
+        adapters.add(place, rows, product)
+    return product
 
 
 def _fused(layer: Any, *, compact: bool) -> _Layer:

@@ -48,6 +48,7 @@ class LoadedModel:
         eos_token_ids: Any of these ends an answer.
         context_tokens: Longest prompt plus answer that the model was made for, or that was configured if less.
         name: What the model is called, for status pages and logs.
+        identity: Which weights these are: adapters belong to one.
     """
 
     model: PreTrainedModel
@@ -57,6 +58,7 @@ class LoadedModel:
     eos_token_ids: frozenset[int]
     context_tokens: int
     name: str
+    identity: str = ""
 
 
 def load(config: ChatConfig, progress: Progress) -> LoadedModel:
@@ -89,7 +91,8 @@ def load(config: ChatConfig, progress: Progress) -> LoadedModel:
     context_tokens = _context_tokens(model_config, config.context_tokens, location)
     _log.info("loaded %s: %s on %s, context of %d tokens", location.name, dtype, device, context_tokens)
     eos_token_ids = _eos_token_ids(model.generation_config, tokenizer, location)
-    return LoadedModel(model, tokenizer, device, dtype, eos_token_ids, context_tokens, location.name)
+    identity = catalog.identity(location)
+    return LoadedModel(model, tokenizer, device, dtype, eos_token_ids, context_tokens, location.name, identity)
 
 
 def _located(config: ChatConfig, progress: Progress) -> ModelLocation:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -57,23 +58,26 @@ def default_template(tokenizer: PreTrainedTokenizerBase) -> str:
     return CHATML_TEMPLATE if "<|im_start|>" in tokenizer.get_vocab() else PLAIN_TEMPLATE
 
 
-def fit(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, limit_tokens: int) -> FittedPrompt:
+def fit(
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    limit_tokens: int,
+    arguments: Mapping[str, object] = MappingProxyType({}),
+) -> FittedPrompt:
     """Render a conversation within a number of tokens: oldest turns go first, the system text and last turn stay.
 
     Args:
         messages: Oldest first; at most one system message, which comes first; the last is the user's.
         tokenizer: The model's, with a chat template.
         limit_tokens: Most tokens of the prompt; the caller keeps room for the answer.
+        arguments: What the template takes beside the conversation.
 
     Raises:
         InvalidRequestError: The messages are no conversation that ends with the user.
         PromptTooLongError: The system text and the last turn alone exceed the limit.
     """
-    template = _TEMPLATES.get(tokenizer)
-    if template is None:
-        template = _TEMPLATES[tokenizer] = _Template(tokenizer)
     system, turns = checked(messages)
-    attempt = _Attempt(template, system, turns, limit_tokens)
+    attempt = _Attempt(_template_of(tokenizer), system, turns, limit_tokens, arguments)
     starts = [i for i, turn in enumerate(turns) if turn.role == "user"]  # what is kept begins with a user's turn
     if attempt.fits(0):
         start = 0
@@ -82,6 +86,28 @@ def fit(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, limit_t
     else:
         start = _oldest_that_fits(attempt, starts)
     return FittedPrompt(attempt.token_ids(start), start)
+
+
+def answer_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens of an answer as they follow their prompt, without the one that ends it; no typed control token counts."""
+    return _template_of(tokenizer).answer(text)
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase, eos_token_ids: Collection[int]) -> int:
+    """The token with which the model's own template ends an answer.
+
+    Args:
+        tokenizer: The model's, with a chat template.
+        eos_token_ids: Those at which generation stops.
+    """
+    return _template_of(tokenizer).end_of_turn(eos_token_ids)
+
+
+def _template_of(tokenizer: PreTrainedTokenizerBase) -> _Template:
+    template = _TEMPLATES.get(tokenizer)
+    if template is None:
+        template = _TEMPLATES[tokenizer] = _Template(tokenizer)
+    return template
 
 
 def _oldest_that_fits(attempt: _Attempt, starts: Sequence[int]) -> int:
@@ -124,8 +150,16 @@ def checked(messages: Sequence[Message]) -> tuple[Message | None, list[Message]]
 class _Attempt:
     """One conversation, tried with fewer and fewer turns."""
 
-    def __init__(self, template: _Template, system: Message | None, turns: list[Message], limit_tokens: int) -> None:
+    def __init__(
+        self,
+        template: _Template,
+        system: Message | None,
+        turns: list[Message],
+        limit_tokens: int,
+        arguments: Mapping[str, object],
+    ) -> None:
         self._template = template
+        self._arguments = arguments
         self._system = system and template.defused(system)
         self._turns = [template.defused(turn) for turn in turns]
         self._limit_tokens = limit_tokens
@@ -145,7 +179,7 @@ class _Attempt:
         return [token for stretch in self._stretches(start) for token in self._tokens(stretch)]
 
     def _stretches(self, start: int) -> list[tuple[str, str]]:
-        return self._template.stretches(self._system, self._turns[start:])
+        return self._template.stretches(self._system, self._turns[start:], self._arguments)
 
     def _tokens(self, stretch: tuple[str, str]) -> list[int]:
         if stretch not in self._known:
@@ -163,6 +197,10 @@ class _Template:
         self._names = sorted(name for name in added if name.strip() and not name[0].isalnum())
         self._numbers = {name: number for number, name in enumerate(self._names)}
         self._control = re.compile(_any_of(self._names) or r"(?!)")
+        self._takes_parts = False
+        if not self._probe([Message("user", _PROBE)]):  # some templates of models that see pictures want lists of parts
+            self._takes_parts = True
+            self._takes_parts = self._probe([Message("user", _PROBE)])
         self._takes_system = self._probe([Message("system", _PROBE), Message("user", "a")])
         self._takes_repeats = self._probe([Message("user", "a"), Message("user", _PROBE)])
         self._takes_assistant_first = self._probe([Message("assistant", "a"), Message("user", _PROBE)])
@@ -172,13 +210,15 @@ class _Template:
         content = self._control.sub(lambda found: f"\ue000{self._numbers[found[0]]}\ue001", message.content)
         return Message(message.role, content)
 
-    def stretches(self, system: Message | None, turns: Sequence[Message]) -> list[tuple[str, str]]:
+    def stretches(
+        self, system: Message | None, turns: Sequence[Message], arguments: Mapping[str, object]
+    ) -> list[tuple[str, str]]:
         """Render, and cut at the template's control tokens.
 
         Returns:
             ``(control token, text after it)`` pairs; the first control token may be empty.
         """
-        text = self._render(self._suited(system, list(turns)))
+        text = self._render(self._suited(system, list(turns)), arguments)
         cuts = list(self._control.finditer(text))
         ends = [cut.start() for cut in cuts[1:]] + [len(text)]
         first = [("", text[: cuts[0].start()])] if cuts and cuts[0].start() else []
@@ -190,6 +230,24 @@ class _Template:
         """Tokens of a control token and the text after it, in which nothing else is a control token."""
         head, *rest = self._parts(text)
         return self._encode(control + head) + [token for part in rest for token in self._continued(part)]
+
+    def answer(self, text: str) -> list[int]:
+        """Tokens of an answer behind its prompt."""
+        defused = self.defused(Message("assistant", text)).content
+        return [token for part in self._parts(defused) for token in self._continued(part)]
+
+    def end_of_turn(self, eos_token_ids: Collection[int]) -> int:
+        """The first of these tokens that the template writes behind an answer; any of them where it writes none."""
+        plain = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
+        try:
+            text = str(self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=False))
+        except jinja2.TemplateError:
+            text = ""
+        for token in self._encode(text.rpartition(_PROBE)[2]):
+            if token in eos_token_ids:
+                return token
+        own = self._tokenizer.eos_token_id
+        return own if isinstance(own, int) and own in eos_token_ids else min(eos_token_ids)
 
     def _parts(self, text: str) -> list[str]:
         """The text as it was typed, cut behind the first character of each control token in it."""
@@ -228,21 +286,24 @@ class _Template:
         opening = Message("user", f"{system.content}\n\n{turns[0].content}")
         return [opening, *turns[1:]]
 
-    def _render(self, messages: Sequence[Message]) -> str:
+    def _render(self, messages: Sequence[Message], arguments: Mapping[str, object]) -> str:
         try:
-            return self._rendered(messages)
+            return self._rendered(messages, arguments)
         except jinja2.TemplateError as error:
             raise ModelError(f"The model's chat template failed: {type(error).__name__}.") from None
 
-    def _rendered(self, messages: Sequence[Message]) -> str:
-        plain = [{"role": message.role, "content": message.content} for message in messages]
+    def _rendered(self, messages: Sequence[Message], arguments: Mapping[str, object] = MappingProxyType({})) -> str:
+        plain = [{"role": message.role, "content": self._content(message)} for message in messages]
         text = self._tokenizer.apply_chat_template(
             plain,
             tokenize=False,
             add_generation_prompt=True,
-            enable_thinking=False,  # of models that can reason at length first; templates without it ignore it
+            **{"enable_thinking": False, **arguments},  # a model that can reason at length first answers at once
         )
         return str(text)
+
+    def _content(self, message: Message) -> str | list[dict[str, str]]:
+        return [{"type": "text", "text": message.content}] if self._takes_parts else message.content
 
     def _probe(self, messages: Sequence[Message]) -> bool:
         """Whether the template takes these messages and shows the text it is asked about."""

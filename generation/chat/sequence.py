@@ -6,9 +6,13 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from generation.chat.detokenizer import Detokenizer
 from generation.types import Sampling, Usage
+
+if TYPE_CHECKING:
+    from generation.chat.adapters import Adapter
 
 
 @dataclass(eq=False, slots=True)
@@ -25,6 +29,8 @@ class Sequence:
         submitted_s: Monotonic time of ``submit``.
         deadline_s: Monotonic time at which the answer ends as it is.
         dropped_messages: Oldest turns that were left out of the prompt.
+        adapter: What its tenant's answers have beside the model; None for the model alone.
+        score_tokens: Tokens whose probabilities are wanted, whichever token is chosen.
     """
 
     request_id: str
@@ -36,6 +42,8 @@ class Sequence:
     submitted_s: float
     deadline_s: float | None = None
     dropped_messages: int = 0
+    adapter: Adapter | None = None
+    score_tokens: tuple[int, ...] = ()
 
     output: list[int] = field(default_factory=list)
     filled: int = 0
@@ -45,6 +53,12 @@ class Sequence:
     gpu_s: float = 0.0
     seen: set[int] = field(default_factory=set)
     marked_contexts: set[tuple[int, ...]] = field(default_factory=set)
+    scores: list[tuple[float, ...]] = field(default_factory=list)
+
+    @property
+    def scope(self) -> str:
+        """Whose keys and values it shares: those of the same adapter."""
+        return "" if self.adapter is None else self.adapter.name
 
     @property
     def known_tokens(self) -> int:
@@ -105,6 +119,8 @@ def new_sequence(
     detokenizer: Detokenizer,
     deadline_s: float | None,
     dropped_messages: int,
+    adapter: Adapter | None = None,
+    score_tokens: tuple[int, ...] = (),
 ) -> Sequence:
     """Start a sequence now; a request without a seed draws a fresh one."""
     now_s = time.monotonic()
@@ -118,6 +134,8 @@ def new_sequence(
         submitted_s=now_s,
         deadline_s=None if deadline_s is None else now_s + deadline_s,
         dropped_messages=dropped_messages,
+        adapter=adapter,
+        score_tokens=score_tokens,
     )
     if sampling.repetition_penalty != 1.0:
         sequence.seen.update(prompt)

@@ -10,6 +10,7 @@ import inspect
 
 import torch
 
+from generation.chat.adapters import Adapter, HookedAdapters, StepAdapters, Weights
 from generation.chat.kv_cache import Entry
 from generation.chat.sequence import Sequence, StepPlan
 
@@ -23,6 +24,7 @@ class SequentialForward:
     def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
         self._model = model
         self._device = device
+        self._adapters = HookedAdapters(model)
         self._states: dict[Sequence, object] = {}
         parameters = inspect.signature(model.forward).parameters
         self._cache_name = next((name for name in _CACHE_NAMES if name in parameters), None)
@@ -40,12 +42,18 @@ class SequentialForward:
         """Logits ``(vocab,)`` after the token before ``end``."""
         state = self._states.get(sequence)
         # Without a state, or after it was given up for lack of memory, everything before is computed again.
+        own = sequence.adapter
+        self._adapters.step = None if own is None else StepAdapters(((own, slice(None)),))
         token_ids = torch.tensor([sequence.tokens(start if state is not None else 0, end)], device=self._device)
         if self._cache_name is None:
             return self._last(self._model(input_ids=token_ids))
         result = self._model(input_ids=token_ids, use_cache=True, **{self._cache_name: state})
         self._states[sequence] = getattr(result, self._cache_name)
         return self._last(result)
+
+    def bind(self, name: str, weights: Weights) -> Adapter:
+        """As ``Forward.bind``."""
+        return self._adapters.bind(name, weights)
 
     @staticmethod
     def _last(result: object) -> torch.Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from generation.moderation.innocent import COMMON, read_list
 from generation.moderation.policy import WordList
-from generation.moderation.spelling import Folded, fold
+from generation.moderation.spelling import Folded, fold, is_han
 
 _HAN = "\u3400-\u9fff\U00020000-\U0003134f"
 #: Strokes and radicals that can be half of a character.
@@ -55,7 +55,7 @@ class ChineseMatcher:
     """Finds a list's Chinese words.
 
     Args:
-        words: Those without Chinese characters are left to ``words``.
+        words: Those with other letters are left to ``words``.
         homophones: Also find words that only sound like them.
     """
 
@@ -85,11 +85,13 @@ class ChineseMatcher:
         yield from self._sounding(units)
 
     def _written(self, units: Units) -> Iterator[tuple[int, int]]:
+        units = [unit for unit in units if len(unit.text) > 1 or unit.han]  # a single letter between is no word
         characters = [unit.text if unit.han else "" for unit in units]
         for index, character in enumerate(characters):
             for text in self._by_first.get(character, ()):
-                if characters[index : index + len(text)] == list(text):
-                    yield units[index].start, units[index + len(text) - 1].end
+                end = index + len(text)
+                if characters[index:end] == list(text) and not _across(units, index, end):
+                    yield units[index].start, units[end - 1].end
 
     def _sounding(self, units: Units) -> Iterator[tuple[int, int]]:
         if self._sounds is None:
@@ -102,6 +104,8 @@ class ChineseMatcher:
                 if said not in self._prefixes:
                     break
                 heard = units[index : end + 1]
+                if _leans_out(units, index, end + 1):
+                    continue
                 if any(self._same(word, heard) for word in self._sounds.get(said, ())):
                     yield units[index].start, units[end].end
 
@@ -141,11 +145,6 @@ def chinese_matcher(words: WordList, homophones: bool) -> ChineseMatcher:
     return ChineseMatcher(words.words, homophones=homophones)
 
 
-def is_han(character: str) -> bool:
-    """Whether a character is a Chinese one."""
-    return "\u3400" <= character <= "\u9fff" or "\U00020000" <= character <= "\U0003134f"
-
-
 @functools.lru_cache(maxsize=32_768)
 def syllable(character: str) -> str:
     """The commonest sound of a character, without its tone."""
@@ -174,8 +173,35 @@ def _halves() -> dict[tuple[str, str], str]:
     return {(entry[1], entry[2]): entry[0] for entry in read_list("halves.txt")}
 
 
+def _across(units: Units, start: int, end: int) -> bool:
+    """Whether characters only stand across two words, as in 路口交通: one ends among them and the next begins there."""
+    for cut in range(start + 1, end):
+        before, after = units[cut - 2 : cut], units[cut : cut + 2]
+        if (cut - 2 < start and cut + 2 > end) and _is_word(before) and _is_word(after):
+            return True
+    return False
+
+
+def _leans_out(units: Units, start: int, end: int) -> bool:
+    """Whether what only sounds like a word begins or ends within a common one, as in 火箭人."""
+    return _is_word(units[max(0, start - 1) : start + 1]) or _is_word(units[end - 1 : end + 1])
+
+
+def _is_word(units: Sequence[_Unit]) -> bool:
+    """Whether two neighbouring characters are a common word."""
+    return len(units) == 2 and units[0].end == units[1].start and f"{units[0].text}{units[1].text}" in _common_words()
+
+
+@functools.cache
+def _common_words() -> frozenset[str]:
+    running = "".join(read_list("chinese_words.txt"))
+    return frozenset(running[at : at + 2] for at in range(0, len(running), 2))
+
+
 def _han_only(text: str) -> str:
-    return "".join(filter(is_han, text)) if any(map(is_han, text)) else ""
+    """The characters of a word that is Chinese; empty for one that has other letters as well, such as Kana."""
+    letters = [character for character in text if character.isalpha()]
+    return "".join(letters) if all(map(is_han, letters)) else ""
 
 
 def _units(text: str) -> Units:

@@ -26,6 +26,9 @@ class ModerationConfig:
         record_url: SQLAlchemy URL of the record; empty for SQLite in the data directory, ``none`` for no record.
         secret: What users' names are hashed with and kept texts encrypted with; empty for a key in the data directory.
         data_dir: Where models and the record are kept.
+        device: Of a guard model; see ``ChatConfig``.
+        dtype: Likewise.
+        threads: CPU threads; see ``ChatConfig``.
     """
 
     strictness: Strictness = "balanced"
@@ -36,6 +39,14 @@ class ModerationConfig:
     record_url: str = ""
     secret: str = field(default="", repr=False)
     data_dir: Path = field(default_factory=default_data_dir)
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threads: int = 0
+
+    @property
+    def has_guard(self) -> bool:
+        """Whether texts are judged by a guard model."""
+        return self.text_model not in ("jigsaw-bilstm", "none")
 
     @classmethod
     def from_options(cls, options: dict[str, object]) -> ModerationConfig:

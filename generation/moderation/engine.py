@@ -6,7 +6,8 @@ was shown is never withdrawn. Everything that is ready in a step is checked toge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,6 +75,7 @@ class ModeratedEngine:
         self._waiting: dict[str, EngineRequest] = {}
         self._flights: dict[str, _Flight] = {}
         self._decided: list[Decided] = []
+        self._verdicts: Counter[tuple[str, str]] = Counter()
 
     @property
     def info(self) -> EngineInfo:
@@ -108,8 +110,16 @@ class ModeratedEngine:
             events += self._let_through(self._inner.step())
         if self._decided:
             decided, self._decided = self._decided, []
+            verdicts = (verdict for each in decided for verdict in each.decision.verdicts)
+            acting = (each for each in verdicts if each.action is not Action.ALLOW)
+            self._verdicts.update((each.category.value, each.action.value) for each in acting)
             self._record(decided)
         return events
+
+    def take_verdicts(self) -> Mapping[tuple[str, str], int]:
+        """How often each category led to each action since this was last asked; see ``generation.types.Judging``."""
+        taken, self._verdicts = self._verdicts, Counter()
+        return taken
 
     def close(self) -> None:
         """Release what is held; idempotent."""

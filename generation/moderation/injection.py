@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from generation.moderation.cues import LEAST_EVIDENCE, evidence
-from generation.moderation.policy import EffectivePolicy
+from generation.moderation.parts import quotations, windows
 from generation.moderation.spelling import fold
-from generation.moderation.types import Category, Decision, Finding
+from generation.moderation.types import Category, Finding
 from generation.moderation.weights import NANOGUARD, TOKENIZER_FILE, WEIGHTS_FILE
 
 #: How cues and model are weighed: 0.5 is where ordinary dialogue and long ordinary prompts are let through, measured.
@@ -117,16 +117,14 @@ class InjectionDetector:
         self._network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         self._network.eval()
 
-    def findings(self, texts: Sequence[str], window_chars: int = PROMPT_WINDOW_CHARS) -> list[list[Finding]]:
+    def findings(self, texts: Sequence[str]) -> list[list[Finding]]:
         """What cues and model together see in each text, all of it; texts without cues cost nothing.
 
-        Args:
-            texts: Whole texts.
-            window_chars: Longer ones are judged in parts of this length. Small ones see an attack between other things,
-                and take more of what people write at length for one.
+        What a text quotes is judged in small parts as well, which see an attack between other things and take more of
+        what people write at length for one.
         """
         found: list[list[Finding]] = [[] for _ in texts]
-        parts = [(place, part) for place, text in enumerate(texts) for part in windows(text, window_chars)]
+        parts = [(place, part) for place, text in enumerate(texts) for part in _parts(text)]
         weighed = [(place, part, evidence(fold(part).text)) for place, part in parts]
         asked = [each for each in weighed if each[2] >= LEAST_EVIDENCE]
         for (place, _, weight), score in zip(asked, self.scores([part for _, part, _ in asked]), strict=True):
@@ -134,15 +132,6 @@ class InjectionDetector:
             if not found[place] or found[place][0].score < sure:
                 found[place] = [Finding(Category.INJECTION, sure, self.name, self.version)]
         return found
-
-    def quoted(self, texts: Sequence[str], policy: EffectivePolicy) -> list[Decision]:
-        """Decide about texts that a prompt is to quote: files, messages, what retrieval has found.
-
-        Args:
-            texts: Each by itself, so that one bad passage can be left out.
-            policy: What the tenant wants done about injection.
-        """
-        return [policy.decide("quoted", found) for found in self.findings(texts, QUOTED_WINDOW_CHARS)]
 
     @torch.inference_mode()
     def scores(self, texts: Sequence[str], padded_tokens: int = 0) -> list[float]:
@@ -169,11 +158,9 @@ class InjectionDetector:
         return [self._bos, *self._tokenizer.encode(text, add_special_tokens=False).ids][: self._most_tokens]
 
 
-def windows(text: str, window_chars: int) -> list[str]:
-    """A text in parts that overlap by a fifth: an attack may stand anywhere in a long file."""
-    overlap_chars = window_chars // 5
-    starts = range(0, max(1, len(text) - overlap_chars), window_chars - overlap_chars)
-    return [text[start : start + window_chars] for start in starts]
+def _parts(text: str) -> list[str]:
+    quoted = [part for each in quotations(text) for part in windows(each, QUOTED_WINDOW_CHARS)]
+    return windows(text, PROMPT_WINDOW_CHARS) + quoted
 
 
 def _logit(score: float) -> float:

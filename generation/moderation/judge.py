@@ -1,7 +1,8 @@
 """The chat model as a judge of Chinese texts, which no embedded classifier reads; until a guard model is configured.
 
-It is asked for one word. What is no word of the list counts as undecided: a score that strict policies act on and
-others do not. How good the judge is depends on the chat model; one that speaks no Chinese is none.
+It is asked for one word. What is no word of the list counts as undecided, which is acted upon only where a tenant's
+threshold for abusive language is that low. How good the judge is depends on the chat model; one that speaks no Chinese
+is none (``benchmarks.judge`` measures it).
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from generation.moderation.chinese import is_han
-from generation.moderation.shared_engine import SharedEngine
+from generation.moderation.parts import windows
+from generation.moderation.questions import Question, Questions
+from generation.moderation.spelling import is_han
 from generation.moderation.types import Category, Finding
 from generation.types import Message
 
-_LONGEST_CHARS = 2_000
+_PART_CHARS = 1_000
 _ANSWER_TOKENS = 8
 #: Of texts on which the model says nothing that is understood.
 UNDECIDED = 0.5
@@ -39,12 +41,12 @@ class ChatJudge:
     """Asks the chat model about texts that have Chinese characters; others cost nothing.
 
     Args:
-        engine: Shared with the users.
+        questions: Asks the chat model.
     """
 
-    def __init__(self, engine: SharedEngine) -> None:
-        self._engine = engine
-        self.name = f"judge:{engine.info.model}"[:120]
+    def __init__(self, questions: Questions) -> None:
+        self._questions = questions
+        self.name = f"judge:{questions.model}"[:120]
         self.version = _VERSION
 
     def findings(self, texts: Sequence[str]) -> list[list[Finding]]:
@@ -54,17 +56,23 @@ class ChatJudge:
             ModerationUnavailableError: It could not be asked.
         """
         found: list[list[Finding]] = [[] for _ in texts]
-        asked = [place for place, text in enumerate(texts) if any(map(is_han, text))]
-        answers = self._engine.answers([_question(texts[place]) for place in asked], _ANSWER_TOKENS)
-        for place, answer in zip(asked, answers, strict=True):
-            word = _FOUND.search(answer)
+        asked = [
+            (place, part)
+            for place, text in enumerate(texts)
+            for part in windows(text, _PART_CHARS)
+            if any(map(is_han, part))
+        ]
+        answers = self._questions.ask([_question(part) for _, part in asked])
+        for (place, _), answer in zip(asked, answers, strict=True):
+            word = _FOUND.search(answer.text)
             if word is None:
-                found[place] = [Finding(Category.TOXICITY, UNDECIDED, self.name, self.version)]
+                found[place].append(Finding(Category.TOXICITY, UNDECIDED, self.name, self.version))
             elif (category := _WORDS.get(word[1].lower())) is not None:
-                found[place] = [Finding(category, 1.0, self.name, self.version)]
+                found[place].append(Finding(category, 1.0, self.name, self.version))
         return found
 
 
-def _question(text: str) -> tuple[Message, ...]:
-    shown = text[:_LONGEST_CHARS].replace("</text>", "</ text>")
-    return Message("system", _INSTRUCTION), Message("user", f"<text>{shown}</text>")
+def _question(text: str) -> Question:
+    shown = text.replace("</text>", "</ text>")
+    messages = Message("system", _INSTRUCTION), Message("user", f"<text>{shown}</text>")
+    return Question(messages, _ANSWER_TOKENS)

@@ -54,6 +54,7 @@ class Moderator:
         progress: Told what is being loaded.
         images: Whether pictures are to be judged as well as texts.
         judges: Asked about texts beside the configured models.
+        meanwhile: What has to go on while a guard model is asked.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class Moderator:
         *,
         images: bool = False,
         judges: Sequence[TextClassifier] = (),
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._judges = tuple(judges)
+        self._meanwhile = meanwhile
         self._images = images
         self._text: TextStage | None = None
         self._classifier: ImageClassifier | None = None
@@ -133,7 +136,7 @@ class Moderator:
         try:
             if self._images:
                 self._classifier = load_image_classifier(self._config, progress)
-            self._text = load_text_stage(self._config, progress, self._judges)
+            self._text = load_text_stage(self._config, progress, self._judges, self._meanwhile)
         except (GenerationError, OSError, RuntimeError, ImportError, ValueError, KeyError) as error:
             _LOG.error(
                 "A moderation model cannot be loaded: %s Nothing is answered until it can; the next try is in %.0f s.",

@@ -43,7 +43,7 @@ def card(text: str) -> bool:
 
 def iban(text: str) -> bool:
     """Whether an IBAN has right check digits. Source: ISO 13616, ISO 7064 (mod 97-10)."""
-    compact = "".join(text.split()).upper()
+    compact = "".join(filter(str.isalnum, text)).upper()
     if not 15 <= len(compact) <= 34:
         return False
     turned = compact[4:] + compact[:4]
@@ -52,11 +52,18 @@ def iban(text: str) -> bool:
 
 def chinese_id(text: str) -> bool:
     """Whether a Chinese identity number has a right date and check digit. Source: GB 11643-1999."""
+    text = "".join(text.split())
     year, month, day = int(text[6:10]), int(text[10:12]), int(text[12:14])
     if not (1900 <= year <= 2100 and 1 <= month <= 12 and 1 <= day <= 31):
         return False
     total = sum(int(digit) * weight for digit, weight in zip(text[:17], _CHINESE_ID_WEIGHTS, strict=True))
     return "10x98765432"[total % 11] == text[17].lower()
+
+
+def social_security_number(text: str) -> bool:
+    """Whether it can be a number of the United States' social security. Source: SSA, "SSN Randomization" (2011)."""
+    area, group, serial = text.split("-")
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
 
 
 def ip_address(text: str) -> bool:
@@ -94,19 +101,33 @@ _KINDS = (
     _Kind(
         "API key",
         Category.SECRETS,
-        r"\b(?:akia[0-9a-z]{16}|gh[pousr]_[0-9a-z]{36,}|github_pat_[0-9a-z_]{22,}|glpat-[0-9a-z_-]{20,}"
+        r"\b(?:a[ks]ia[0-9a-z]{16}|gh[pousr]_[0-9a-z]{36,}|github_pat_[0-9a-z_]{22,}|glpat-[0-9a-z_-]{20,}"
         r"|xox[abeprs]-[0-9a-z-]{10,}|xapp-[0-9]-[0-9a-z-]{10,}|sk-(?:proj-|ant-|or-)?[0-9a-z_-]{20,}"
         r"|aiza[0-9a-z_-]{35}|hf_[a-z]{30,}|npm_[0-9a-z]{36}|pypi-[0-9a-z_-]{50,}|[rs]k_live_[0-9a-z]{20,}"
+        r"|sg\.[0-9a-z_-]{16,}\.[0-9a-z_-]{30,}|ya29\.[0-9a-z_-]{20,}|do[oprt]_v1_[0-9a-f]{64}|[0-9]{8,10}:aa[0-9a-z_-]{32,}"
         r"|[mno][0-9a-z_-]{23,27}\.[0-9a-z_-]{6}\.[0-9a-z_-]{27,})",
         hint="_-.0123456789aA",
     ),
-    _Kind("token", Category.SECRETS, r"\beyj[0-9a-z_-]{8,}\.eyj[0-9a-z_-]{8,}\.[0-9a-z_-]{8,}", hint="."),
     _Kind(
+        "webhook",
+        Category.SECRETS,
+        r"(?:discord(?:app)?\.com/api/webhooks|hooks\.slack\.com/(?:services|workflows|triggers))/(?P<datum>[0-9a-z_/-]{20,})",
+        hint="/",
+    ),
+    _Kind("token", Category.SECRETS, r"\bbearer +(?P<datum>[0-9a-z._~+/-]{20,}=*)", hint="b"),
+    # What stands before the @ of an address with a password.
+    _Kind(
+        "password", Category.SECRETS, r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,80}:(?P<datum>[^\s/@]{1,200})@", hint="@"
+    ),
+    _Kind("token", Category.SECRETS, r"\beyj[0-9a-z_-]{8,}\.eyj[0-9a-z_-]{8,}\.[0-9a-z_-]{8,}", hint="."),
+    _Kind(  # in folded letters: what looks Latin in the last of these names is
         "password",
         Category.SECRETS,
-        r"(?:\b(?:password|passwd|pwd|api[_-]?key|secret[_-]?key|access[_-]?token)|密码)"
-        r"\s*(?:is|=|:|：|是|为)\s*[\"'`]?(?P<datum>[^\s\"'`,;]*[0-9][^\s\"'`,;]{3,}|[^\s\"'`,;]{4,}[0-9][^\s\"'`,;]*)",
-        hint="=:：是为s",
+        r"(?:\b(?:[a-z]+_)?(?:password|passwd|passphrase|pwd|passwort|kennwort|contrasena|mot de passe|senha"
+        r"|api[_-]?key|account[_-]?key|secret[_-]?(?:access[_-]?)?key|access[_-]?token|client[_-]?secret)|密码|口令|ぱすわーど|пapoлb)"
+        r"\s*(?:is|ist|es|est|=|:|：|是|为)\s*[\"'`]?"
+        r"(?P<datum>[^\s\"'`,;]*[0-9][^\s\"'`,;]{3,}|[^\s\"'`,;]{4,}[0-9][^\s\"'`,;]*)",
+        hint="=:：是为st",
     ),
     _Kind(
         "e-mail",
@@ -114,12 +135,33 @@ _KINDS = (
         r"[a-z0-9._%+-]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,62})\.)+[a-z]{2,24}",
         hint="@",
     ),
-    _Kind("IBAN", Category.PERSONAL_DATA, r"\b[a-z]{2}[0-9]{2}(?: ?[0-9a-z]{4}){2,7}(?: ?[0-9a-z]{1,4})?\b", iban),
     _Kind(
-        "ID number", Category.PERSONAL_DATA, r"(?:^|[^0-9])(?P<datum>[1-9][0-9]{16}[0-9x])(?:$|[^0-9a-z])", chinese_id
+        "e-mail",
+        Category.PERSONAL_DATA,
+        r"\b[a-z0-9._%+-]{1,64} ?[\[({] ?at ?[\])}] ?[a-z0-9-]{1,63}(?: ?(?:\.|[\[({] ?dot ?[\])}]) ?[a-z0-9-]{2,63})+",
+        hint="[({",
     ),
     _Kind(
-        "card number", Category.PERSONAL_DATA, r"(?:^|[^0-9.])(?P<datum>[0-9](?:[ -]?[0-9]){12,18})(?:$|[^0-9])", card
+        "IBAN", Category.PERSONAL_DATA, r"\b[a-z]{2}[0-9]{2}(?:[ -]?[0-9a-z]{4}){2,7}(?:[ -]?[0-9a-z]{1,4})?\b", iban
+    ),
+    _Kind(
+        "ID number",
+        Category.PERSONAL_DATA,
+        r"(?:^|[^0-9])(?P<datum>[1-9][0-9]{5} ?[0-9]{8} ?[0-9]{3}[0-9x])(?:$|[^0-9a-z])",
+        chinese_id,
+    ),
+    _Kind(
+        "ID number",
+        Category.PERSONAL_DATA,
+        r"(?:^|[^0-9a-z-])(?P<datum>[0-8][0-9]{2}-[0-9]{2}-[0-9]{4})(?:$|[^0-9a-z-])",
+        social_security_number,
+        hint="-",
+    ),
+    _Kind(
+        "card number",
+        Category.PERSONAL_DATA,
+        r"(?:^|[^0-9.+])(?P<datum>[0-9](?:[ -]?[0-9]){12,18}|[0-9]{4}(?:\.[0-9]{4}){3})(?:$|[^0-9])",
+        card,
     ),
     _Kind(
         "phone number",
@@ -127,14 +169,14 @@ _KINDS = (
         r"(?:^|[^0-9a-z.+])(?P<datum>(?:\+?86[ -]?)?1[3-9][0-9](?:[ -]?[0-9]{4}){2}"
         r"|\+[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{1,5}\)?){2,6}"
         r"|(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}"
-        r"|0[0-9]{2,4}[ -][0-9]{3,4}[ -]?[0-9]{3,4})(?:$|[^0-9a-z])",
+        r"|0[0-9]{2,4}[ -][0-9]{3,4}[ -]?[0-9]{3,4}|0[0-9]{2,5}/[0-9]{4,9}|0[1-9](?:[ .-][0-9]{2}){4})(?:$|[^0-9a-z])",
         lambda text: 8 <= sum(map(str.isdigit, text)) <= 15,
         alone=True,
     ),
     _Kind(
         "IP address",
         Category.PERSONAL_DATA,
-        r"(?:^|[^0-9.])(?P<datum>(?:[0-9]{1,3}\.){3}[0-9]{1,3})(?:$|[^0-9.]|\.$|\.\s)",
+        r"(?:^|[^0-9a-z.])(?P<datum>(?:[0-9]{1,3}\.){3}[0-9]{1,3})(?:$|[^0-9.]|\.$|\.\s)",
         ip_address,
     ),
     _Kind(

@@ -20,6 +20,7 @@ MAX_WORDS = 5_000
 MAX_PATTERNS = 200
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
+Label = Annotated[str, StringConstraints(max_length=40, strip_whitespace=True, pattern=r"^[^\x00-\x1f]*$")]
 Role = Annotated[str, StringConstraints(min_length=1, max_length=80)]
 #: Pictures, and text that a model can read: endings without the dot.
 ACCEPTED_FILES: Final = (
@@ -104,6 +105,7 @@ class Policy(_Frozen):
         keep_texts: The tenant wants the texts of stopped requests kept, encrypted, for its moderators.
         retention_days: How long those texts, and decisions, are kept.
         appeals: What a refusal tells about appealing; empty for the platform's own words.
+        picture_label: What is drawn into a corner of every picture; empty for the label of the operator, if any.
     """
 
     v: Literal[1] = POLICY_VERSION
@@ -120,6 +122,7 @@ class Policy(_Frozen):
     keep_texts: bool = False
     retention_days: int = Field(default=30, ge=1, le=3_650)
     appeals: str = Field(default="", max_length=300)
+    picture_label: Label = ""
 
     @field_validator("categories", "nsfw_channel")
     @classmethod
@@ -180,6 +183,7 @@ _CARRIED = (
     "keep_texts",
     "retention_days",
     "appeals",
+    "picture_label",
 )
 
 
@@ -197,6 +201,7 @@ class EffectivePolicy(_Frozen):
     keep_texts: bool = False
     retention_days: int = 30
     appeals: str = ""
+    picture_label: str = ""
 
     @field_validator("settings")
     @classmethod

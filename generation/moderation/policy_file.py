@@ -8,16 +8,19 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from generation.errors import PolicyError
-from generation.moderation.policy import Policy
+from generation.moderation.policy import CategoryRule, LinkRules, Policy, WordList
 from generation.moderation.presets import Strictness
 from generation.moderation.types import Action, Category
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
+
+#: What the library calls a choice of a union, which nobody has written.
+_TYPE = re.compile(r"str-enum\[|literal\[")
 
 Path = tuple[str | int, ...]
 
@@ -35,12 +38,13 @@ def read_policy(text: str, source: str = "policy.toml") -> Policy:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise PolicyError(f"{source}: {error}.") from None
+        at_end = f"line {max(1, len(text.splitlines()))}, at end of document"
+        raise PolicyError(f"{source}: {str(error).replace('at end of document', at_end)}.") from None
     try:
         return Policy.model_validate(values)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
-        path = tuple(part for part in fault["loc"] if part != "[key]")
+        path = tuple(part for part in fault["loc"] if part != "[key]" and not _TYPE.match(str(part)))
         line = line_of(text, _place(path, fault["msg"]))
         where = f"{source}:{line}" if line else source
         raise PolicyError(f"{where}: {_dotted(path)}: {_told(fault, path)}") from None
@@ -139,7 +143,7 @@ def _told(fault: Any, path: Path) -> str:
     name = str(path[-1]) if path else ""
     match fault["type"]:
         case "extra_forbidden":
-            return f"there is no such key{_close(name, list(Policy.model_fields))}"
+            return f"there is no such key{_close(name, _keys(path))}"
         case "enum" if name == "action" or fault["input"] not in (None, name):
             choices: Sequence[str] = list(Action) if name == "action" else list(Category)
             return f"{fault['input']!r} is none of {', '.join(choices)}."
@@ -149,8 +153,22 @@ def _told(fault: Any, path: Path) -> str:
             return f"{fault['input']!r} is none of {', '.join(get_args(Strictness))}."
         case "greater_than_equal" | "less_than_equal" if name == "threshold":
             return f"a threshold is a number from 0 to 1, not {fault['input']:g}."
+        case "model_type" | "dict_type" | "tuple_type":
+            shape = "a list in [ ]" if fault["type"] == "tuple_type" else "a table"
+            return f"{fault['input']!r} stands where {shape} belongs."
         case _:
             return f"{fault['msg'].removeprefix('Value error, ')}."
+
+
+def _keys(path: Path) -> list[str]:
+    """The keys that the table has in which a path ends."""
+    tables: dict[object, type[BaseModel]] = {
+        "lists": WordList,
+        "links": LinkRules,
+        "categories": CategoryRule,
+        "nsfw_channel": CategoryRule,
+    }
+    return list((tables.get(path[0], Policy) if len(path) > 1 else Policy).model_fields)
 
 
 def _close(name: str, known: list[str]) -> str:

@@ -12,7 +12,6 @@ UNAVAILABLE = (
 
 _SUBJECTS: dict[Stage, str] = {
     "prompt": "Your message",
-    "quoted": "A text that your message quotes",
     "output": "The answer",
     "preview": "The picture",
     "image": "The picture",

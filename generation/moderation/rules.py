@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from generation.moderation import absolute, personal_data
 from generation.moderation.built_in import BUILT_IN
-from generation.moderation.chinese import chinese_matcher, is_han
+from generation.moderation.chinese import chinese_matcher
 from generation.moderation.policy import EffectivePolicy, WordList
-from generation.moderation.spelling import Folded, Piece, fold, pieces
+from generation.moderation.spelling import Folded, Piece, as_shown, fold, is_han, pieces, plain
 from generation.moderation.types import Action, Category, Decision, Finding, Span, Stage
 from generation.moderation.words import list_version, matcher
 
@@ -57,16 +57,37 @@ def findings(text: str, policy: EffectivePolicy, stage: Stage) -> Iterator[Findi
     parts = pieces(folded.text)
     for category, start, end in absolute.find(folded.text):
         yield _finding(category, "absolute", (_span(folded, start, end),))
-    yield from _list_findings(folded, parts, policy)
+    for category, _, _ in absolute.find(said) if (said := _in_plain_letters(folded.text, parts)) else ():
+        yield _finding(category, "absolute")
+    yield from _list_findings(text, folded, parts, policy)
     yield from _personal_findings(folded)
     yield from _link_findings(folded, policy)
 
 
-def _list_findings(folded: Folded, parts: Sequence[Piece], policy: EffectivePolicy) -> Iterator[Finding]:
+def _in_plain_letters(folded: str, parts: Sequence[Piece]) -> str:
+    """What a text with disguised words says; empty if it has none."""
+    disguised = [part for part in parts if part.readings and part.readings[0] != part.raw]
+    if not disguised:
+        return ""
+    told: list[str] = []
+    at = 0
+    for part in disguised:
+        told += (folded[at : part.start], part.readings[0])
+        at = part.end
+    return "".join((*told, folded[at:]))
+
+
+def _list_findings(text: str, folded: Folded, parts: Sequence[Piece], policy: EffectivePolicy) -> Iterator[Finding]:
     # The built-in lists do not look for pinyin in texts without a Chinese character.
     built_in = BUILT_IN if any(map(is_han, folded.text)) else ()
+    turned = as_shown(text)
+    read = [(folded, parts)] + ([(turned, pieces(turned.text))] if turned else [])
     for words in (*policy.lists, *built_in):
-        spans = [_span(folded, match.start, match.end) for match in matcher(words).find(folded, parts)]
+        listed = matcher(words)
+        spans = [_span(each, match.start, match.end) for each, cut in read for match in listed.find(each, cut)]
+        if listed.has_patterns:
+            forms = [folded] if text.isascii() else [folded, plain(text)]
+            spans += [_span(form, match.start, match.end) for form in forms for match in listed.find_patterns(form)]
         chinese = chinese_matcher(words, policy.chinese_homophones)
         spans += [_span(folded, start, end) for start, end in chinese.find(folded)]
         if spans:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 
-#: An end of a sentence: a mark with what closes behind it and a space, a Chinese mark, or a new line.
-_END = re.compile(r"[.!?…]+[\"'”’)\]*_`]*(?=\s)|[。！？；]+[”’」』）]*|\n+")
-#: Shorter pieces wait for the next: one letter a sentence would hide a word.
-LEAST_CHARS = 12
-#: Without an end of a sentence a piece ends at the next space after this.
-MOST_CHARS = 300
+#: An end of a sentence: a mark with what closes behind it and a space, a new line, or a mark that needs neither, of
+#: Chinese, Japanese, Arabic, Indic, Ethiopic, Armenian, Burmese, Khmer and Tibetan writing.
+_END = re.compile(r"[.!?…]+[\"'”’)\]*_`]*(?=\s)|[。！？；｡؟۔।॥።։။។།]+[”’」』）]*|\n+")
+#: Shorter pieces wait for the next: one letter a sentence would hide a word. A sign that stands for a syllable or a
+#: word counts for several letters.
+LEAST_WIDTH = 4
+_SIGN_WIDTH = 3
+#: Without an end of a sentence a piece ends at the next space or comma after this, or at twice as much.
+MOST_WIDTH = 300
+_PAUSE = re.compile(r"[\s，、：؛،]")
+
+
+def width(text: str) -> int:
+    """How much a text says, in letters; the number of a list's entry is nothing by itself."""
+    return sum(_SIGN_WIDTH if "\u2e80" <= character <= "\U0003ffff" else 1 for character in text.strip())
 
 
 class SentenceBuffer:
@@ -39,11 +48,23 @@ class SentenceBuffer:
     def _cut(self) -> int:
         """Where the first complete sentence ends, 0 if none does."""
         for match in _END.finditer(self._text):
-            if match.end() >= LEAST_CHARS:
+            if width(self._text[: match.end()]) >= LEAST_WIDTH:
                 return match.end()
-        if len(self._text) <= MOST_CHARS:
+        at = _position(self._text, MOST_WIDTH)
+        if at < 0:
             return 0
-        space = self._text.find(" ", MOST_CHARS)
-        if space >= 0:
-            return space + 1
-        return 2 * MOST_CHARS if len(self._text) > 2 * MOST_CHARS else 0
+        if pause := _PAUSE.search(self._text, at):
+            return pause.end()
+        return max(0, _position(self._text, 2 * MOST_WIDTH))
+
+
+def _position(text: str, wanted: int) -> int:
+    """Behind which character a text has this width, -1 if it has less."""
+    if len(text) * _SIGN_WIDTH < wanted:
+        return -1
+    taken = 0
+    for index, character in enumerate(text, 1):
+        taken += width(character) or 1
+        if taken >= wanted:
+            return index
+    return -1

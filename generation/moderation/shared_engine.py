@@ -1,52 +1,41 @@
-"""A chat engine that answers its users and, in the same steps, questions of moderation's own."""
+"""An engine whose users' answers go on growing while moderation asks a question, of this engine or of another."""
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from generation.errors import ModelError, ModerationUnavailableError
-from generation.types import (
-    ChatRequest,
-    Delta,
-    Engine,
-    EngineEvent,
-    EngineInfo,
-    Failed,
-    Finished,
-    Message,
-    Sampling,
-)
+from generation.errors import ModelError
+from generation.moderation.questions import Questions
+from generation.types import Engine, EngineEvent, EngineInfo, EngineRequest
 
-#: So many of the engine's slots are kept for questions, or half of them where it has few.
+#: So many of the engine's slots are kept for questions to itself, or half of them where it has few.
 _QUESTION_SLOTS = 4
-_LONGEST_S = 60.0
 
 
 class SharedEngine:
-    """Wraps an engine; see ``generation.types.Engine``. While it is asked, its users' answers go on growing.
+    """Wraps an engine; see ``generation.types.Engine``.
 
-    What users' requests bring meanwhile is handed out by the next ``step``. Some slots are kept free of users, so that
-    a question never waits for somebody's long answer.
+    What users' requests bring while a question is asked is handed out by the next ``step``.
 
     Args:
-        inner: The engine; it must be able to compute two answers at once.
+        inner: The engine.
+        answers_questions: Whether it is asked itself: then some slots are kept free of users, so that a question never
+            waits for somebody's long answer.
 
     Raises:
-        ModelError: It cannot.
+        ModelError: It is to be asked, and cannot compute two answers at once.
     """
 
-    def __init__(self, inner: Engine[ChatRequest]) -> None:
+    def __init__(self, inner: Engine[Any], *, answers_questions: bool = False) -> None:
         self._inner = inner
-        self._slots = min(_QUESTION_SLOTS, inner.info.capacity // 2)
-        if self._slots < 1:
+        self._slots = min(_QUESTION_SLOTS, inner.info.capacity // 2) if answers_questions else 0
+        if answers_questions and self._slots < 1:
             raise ModelError(
                 "The chat model can only judge texts where it computes two answers at once: set chat.slots."
             )
         self._backlog: list[EngineEvent] = []
-        self._numbers = itertools.count()
+        self._broken: Exception | None = None
 
     @property
     def info(self) -> EngineInfo:
@@ -57,9 +46,9 @@ class SharedEngine:
     @property
     def busy(self) -> bool:
         """Whether ``step`` has work."""
-        return bool(self._backlog) or self._inner.busy
+        return bool(self._backlog) or self._broken is not None or self._inner.busy
 
-    def submit(self, request: ChatRequest) -> None:
+    def submit(self, request: EngineRequest) -> None:
         """Take a user's request."""
         self._inner.submit(request)
 
@@ -70,6 +59,8 @@ class SharedEngine:
 
     def step(self) -> list[EngineEvent]:
         """Run a step; what came while questions were answered comes first."""
+        if self._broken is not None:
+            raise self._broken
         backlog, self._backlog = self._backlog, []
         return [*backlog, *(self._inner.step() if self._inner.busy else [])]
 
@@ -78,47 +69,21 @@ class SharedEngine:
         self._backlog.clear()
         self._inner.close()
 
-    def answers(self, questions: Sequence[tuple[Message, ...]], max_new_tokens: int) -> list[str]:
-        """Ask the model, greedily, in batches beside its users' requests.
+    def questions(self) -> Questions:
+        """Whoever asks this engine itself: in the same steps that serve its users."""
+        return Questions(self._inner, self._slots, others=self._keep)
 
-        Args:
-            questions: Conversations.
-            max_new_tokens: Longest answer.
+    def go_on(self) -> None:
+        """Run a step for users while another engine is asked. What it raises is raised by the next ``step``.
 
-        Raises:
-            ModerationUnavailableError: An answer failed, or did not come in a minute.
+        Otherwise a broken engine would pass for a broken guard.
         """
-        told: list[str] = []
-        for start in range(0, len(questions), self._slots):
-            told += self._batch(questions[start : start + self._slots], max_new_tokens)
-        return told
-
-    def _batch(self, questions: Sequence[tuple[Message, ...]], max_new_tokens: int) -> list[str]:
-        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
-        texts: dict[str, str] = {}
-        for messages in questions:
-            name = f"judge:{next(self._numbers)}"
-            texts[name] = ""
-            self._inner.submit(ChatRequest(name, messages, sampling))
-        waiting, until_s = set(texts), time.monotonic() + _LONGEST_S
+        if self._broken is not None or not self._inner.busy:
+            return
         try:
-            while waiting:
-                if time.monotonic() > until_s:
-                    raise ModerationUnavailableError("The chat model did not judge a text in time.")
-                self._take(self._inner.step(), texts, waiting)
-        finally:
-            for name in waiting:
-                self._inner.cancel(name)
-        return list(texts.values())
+            self._backlog += self._inner.step()
+        except Exception as error:  # noqa: BLE001 - any; raised again by step
+            self._broken = error
 
-    def _take(self, events: Sequence[EngineEvent], texts: dict[str, str], waiting: set[str]) -> None:
-        for event in events:
-            if event.request_id not in texts:
-                self._backlog.append(event)
-            elif isinstance(event, Delta):
-                texts[event.request_id] += event.text
-            elif isinstance(event, Finished):
-                waiting.discard(event.request_id)
-            elif isinstance(event, Failed):
-                waiting.discard(event.request_id)
-                raise ModerationUnavailableError("The chat model could not judge a text.")
+    def _keep(self, event: EngineEvent) -> None:
+        self._backlog.append(event)

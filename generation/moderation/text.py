@@ -40,13 +40,19 @@ class TextStage:
         return _together(self._classifiers, texts)
 
 
-def load_text_stage(config: ModerationConfig, progress: Progress, judges: Sequence[TextClassifier] = ()) -> TextStage:
+def load_text_stage(
+    config: ModerationConfig,
+    progress: Progress,
+    judges: Sequence[TextClassifier] = (),
+    meanwhile: Callable[[], None] = lambda: None,
+) -> TextStage:
     """Load the text models that are configured.
 
     Args:
         config: Which.
         progress: Told what is being loaded.
         judges: Asked as well, about everything.
+        meanwhile: What has to go on while a guard model is asked.
 
     Raises:
         GenerationError: One cannot be had or loaded.
@@ -58,10 +64,10 @@ def load_text_stage(config: ModerationConfig, progress: Progress, judges: Sequen
         from generation.moderation.toxicity import ToxicityClassifier
 
         classifiers.append(ToxicityClassifier(installed(JIGSAW, config.data_dir, progress)))
-    elif config.text_model != "none":
+    elif config.has_guard:
         from generation.moderation.guard import load_guard
 
-        classifiers.append(load_guard(config.text_model, config.data_dir, progress))
+        classifiers.append(load_guard(config, progress, meanwhile))
     detectors: list[TextClassifier] = []
     if config.injection_model == NANOGUARD.name:
         from generation.moderation.injection import InjectionDetector

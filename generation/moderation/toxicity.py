@@ -13,6 +13,7 @@ from torch import nn
 
 from generation.moderation.types import Category, Finding
 from generation.moderation.weights import JIGSAW, VOCABULARY_FILE, WEIGHTS_FILE
+from generation.torch_devices import one_thread
 
 #: The model's outputs in order.
 LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
@@ -90,7 +91,9 @@ class ToxicityClassifier:
                 owners.append(owner)
         told = [dict.fromkeys(LABELS, 0.0) for _ in texts]
         if windows:
-            for owner, row in zip(owners, self._network(torch.tensor(windows)).tolist(), strict=True):
+            with one_thread():
+                rows = self._network(torch.tensor(windows)).tolist()
+            for owner, row in zip(owners, rows, strict=True):
                 for label, score in zip(LABELS, row, strict=True):
                     told[owner][label] = max(told[owner][label], score)
         return told

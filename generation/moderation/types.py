@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-Stage = Literal["prompt", "quoted", "output", "preview", "image"]
+Stage = Literal["prompt", "output", "preview", "image"]
 
 
 class Category(StrEnum):

@@ -16,13 +16,19 @@ from typing import Any
 from generation.moderation.expressions import compiled_pattern
 from generation.moderation.innocent import COMMON, INNOCENT, INNOCENT_PHRASES
 from generation.moderation.policy import WordList
-from generation.moderation.spelling import Folded, Piece, fold, pieces, squeezed, stretches
+from generation.moderation.spelling import Folded, Piece, fold, is_han, pieces, squeezed, stretches
 
 #: Three of one letter are a stretched one: ``fuuuck`` contains ``fuck``.
 _STRETCHED = re.compile(r"(.)\1{2,}")
 _ENDINGS = ("s", "es", "ed", "er", "ers", "ing", "in", "ings", "y", "ies", "z")
 _LONGEST_SPLIT = 24
 _LEAST_LETTERS_FOR_ENDINGS = 3
+#: Symbols that stand in place of a letter.
+_HIDING = frozenset("*#")
+_HIDDEN = re.compile(r"[*#]")
+_HOLES = frozenset("-_.?%~\u2022\u00b7")
+#: Letters that are left of a word of which one is hidden by a mark.
+_LEAST_HOLED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class WordMatcher:
     """Finds a list's words and patterns in folded texts.
 
     Args:
-        words: As in ``WordList``; those with Han characters are left to ``chinese``.
+        words: As in ``WordList``; those in Han characters alone are left to ``chinese``.
         patterns: RE2 expressions.
         allowed: Words that are never matched.
     """
@@ -65,9 +71,11 @@ class WordMatcher:
         for word in words:
             folded = fold(word).text.strip()
             bare = "".join(_plain_letters(folded.strip("*")))
-            if not bare or any(_is_han(character) for character in bare):
+            if not bare or all(map(is_han, bare)):
                 continue
             self._named.add(bare)
+            if _runs_on(bare):
+                folded = f"*{folded.strip('*')}*"
             if folded.startswith("*") or folded.endswith("*"):
                 inside.append(_inside_expression(folded, bare))
             for entry in _forms(folded, bare):
@@ -85,14 +93,28 @@ class WordMatcher:
         parts = pieces(folded.text) if parts is None else parts
         if self._entries:
             innocent = _innocent_places(parts)
-            for index, piece in enumerate(parts):
+            for index in range(len(parts)):
                 if index not in innocent:
-                    yield from self._at(parts, index, piece)
+                    yield from self._at(folded.text, parts, index)
         if self._inside is not None:
             yield from self._inside_pieces(parts)
+
+    @property
+    def has_patterns(self) -> bool:
+        """Whether the list has expressions."""
+        return bool(self._patterns)
+
+    def find_patterns(self, text: Folded) -> Iterator[Match]:
+        """Every match of an expression.
+
+        Args:
+            text: Folded, where an expression in plain letters finds its disguises, or plain, where one in other letters
+                finds them.
+        """
         for pattern in self._patterns:
-            for match in pattern.finditer(folded.text):
-                yield Match(match.start(), match.end())
+            for match in pattern.finditer(text.text):
+                if match.end() > match.start():
+                    yield Match(match.start(), match.end())
 
     def _add(self, entry: _Entry) -> None:
         key = squeezed(entry.letters)
@@ -100,15 +122,17 @@ class WordMatcher:
         self._by_length.setdefault(len(entry.letters), []).append(entry.letters)
         self._prefixes.update(key[:end] for end in range(1, len(key) + 1))
 
-    def _at(self, parts: Sequence[Piece], index: int, piece: Piece) -> Iterator[Match]:
+    def _at(self, text: str, parts: Sequence[Piece], index: int) -> Iterator[Match]:
+        piece = parts[index]
         for reading in piece.readings:
             if self._blocked(reading):
                 yield Match(piece.start, piece.end)
                 return
-        if "*" in piece.raw and self._starred(piece.raw.strip("*")):
+        if _HIDING & set(piece.raw) and self._starred(_HIDDEN.sub("*", piece.raw).strip("*")):
             yield Match(piece.start, piece.end)
             return
         yield from self._split(parts, index)
+        yield from self._holed(text, parts, index)
 
     def _blocked(self, reading: str) -> _Entry | None:
         for entry in self._entries.get(squeezed(reading), ()):
@@ -127,6 +151,22 @@ class WordMatcher:
             all(star in ("*", letter) for star, letter in zip(raw, word, strict=True))
             for word in self._by_length.get(len(raw), ())
         )
+
+    def _holed(self, text: str, parts: Sequence[Piece], index: int) -> Iterator[Match]:
+        """Two pieces of one word with a mark in place of one letter between them: ``f-ck``, ``sh?t``."""
+        if index + 1 == len(parts):
+            return
+        first, second = parts[index], parts[index + 1]
+        if (
+            second.start != first.end + 1
+            or text[first.end] not in _HOLES
+            or not (first.raw.isalpha() and second.raw.isalpha())
+        ):
+            return
+        if (first.raw in COMMON and second.raw in COMMON) or len(first.raw) + len(second.raw) < _LEAST_HOLED:
+            return
+        if self._starred(f"{first.raw}*{second.raw}"):
+            yield Match(first.start, second.end)
 
     def _split(self, parts: Sequence[Piece], index: int) -> Iterator[Match]:
         """Pieces that are blocked together: ``f u c k``, ``sh-it``."""
@@ -206,8 +246,11 @@ def _digit_letters(digits: str) -> str:
 def _was_split(taken: Sequence[str]) -> bool:
     """Whether pieces were one word: single letters, or at least one piece that is no word by itself."""
     if all(len(each) == 1 for each in taken):
-        return len(taken) >= 3
+        return len(taken) >= 3 or taken[0] in _SYLLABLES
     return not all(each in COMMON for each in taken)
+
+
+_SYLLABLES = frozenset(map(chr, (*range(0x3041, 0x3097), *range(0xAC00, 0xD7A4))))
 
 
 def _innocent_places(parts: Sequence[Piece]) -> set[int]:
@@ -224,5 +267,16 @@ for _phrase in INNOCENT_PHRASES:
     _PHRASES_BY_FIRST.setdefault(_phrase[0], []).append(_phrase)
 
 
-def _is_han(character: str) -> bool:
-    return "\u3400" <= character <= "\u9fff" or "\U00020000" <= character <= "\U0003134f"
+#: Letters of writing without spaces between words: Thai, Lao, Burmese, Khmer, Kana.
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff]")
+_LEAST_UNSPACED = 3
+
+
+def _runs_on(bare: str) -> bool:
+    """Whether a word is found inside others, since nothing stands between words where it is written.
+
+    In Kana two signs are too few to tell a word: くそ is in やくそく.
+    """
+    if any(map(is_han, bare)):
+        return True
+    return len(bare) >= _LEAST_UNSPACED and all(map(_UNSPACED.match, bare))

@@ -10,6 +10,7 @@ from typing import Any
 
 from generation.errors import GenerationError
 from generation.provenance.credentials import Certificate, Signer
+from generation.provenance.label import check_font
 from generation.provenance.marking import Marking, mark
 from generation.provenance.types import PUBLIC_KEY, Provenance, hash_prompt
 from generation.types import Engine, EngineEvent, EngineInfo, Failed, Finished, ImageRequest, Picture
@@ -84,8 +85,13 @@ class MarkingEngine:
             created_at_s=round(time.time(), 3),
             producer=self._producer,
         )
+        policy = request.origin.policy if request.origin else None
+        # A community can have a label where the operator has none, or its own words; not none where the operator has.
+        marking = (
+            replace(self._marking, visible_label=policy.picture_label) if policy and policy.picture_label else None
+        )
         try:
-            return replace(picture, data=mark(picture.data, provenance, self._marking))
+            return replace(picture, data=mark(picture.data, provenance, marking or self._marking))
         except GenerationError as error:
             self.cancel(picture.request_id)
             return Failed(picture.request_id, error.code, str(error), error.retryable)
@@ -115,11 +121,13 @@ def marked(
     if wanted.get("certificate_file") and wanted.get("key_file"):
         files = (Path(wanted["certificate_file"]), Path(wanted["key_file"]))
         signer = Signer(Certificate(*files, wanted.get("algorithm") or "es256"))
+    font = Path(wanted["label_font"]) if wanted.get("label_font") else None
+    check_font(font)
     marking = Marking(
         watermark=bool(wanted.get("watermark", True)),
         key=wanted.get("key") or PUBLIC_KEY,
         visible_label=wanted.get("visible_label") or "",
-        label_font=Path(wanted["label_font"]) if wanted.get("label_font") else None,
+        label_font=font,
         signer=signer,
     )
     return MarkingEngine(build(own, progress), marking, wanted.get("producer") or "Palaver")

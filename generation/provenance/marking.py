@@ -16,6 +16,8 @@ from generation.provenance.types import PUBLIC_KEY, Origin, Provenance, Report
 from generation.provenance.watermark import DETECTED, detect, embed
 
 _MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+#: What people send around. Other formats run programs of their own, or are no pictures of one frame.
+_READ = (*_MEDIA_TYPES, "GIF", "BMP", "TIFF", "AVIF")
 #: How much a JPEG or WebP may lose when it is written again.
 _QUALITY = 95
 _MOST_PIXELS = 64_000_000
@@ -120,7 +122,7 @@ def told(report: Report) -> list[str]:
 
 def _opened(picture: bytes) -> tuple[Image.Image, str]:
     try:
-        image = Image.open(io.BytesIO(picture))
+        image = Image.open(io.BytesIO(picture), formats=_READ)
         if image.width * image.height > _MOST_PIXELS:
             raise InvalidRequestError(f"The picture is too large: at most {_MOST_PIXELS / 1e6:.0f} megapixels.")
         image.load()

@@ -134,9 +134,9 @@ def _bounded(paragraphs: Iterable[str], limit: int) -> Iterable[str]:
                 yield part
                 part = ""
             part = f"{part} {sentence}" if part else sentence
-            while len(part) > limit:
-                yield part[:limit]
-                part = part[limit:]
+            if len(part) > limit:  # a sentence that long is cut anywhere
+                *cut, part = (part[start : start + limit] for start in range(0, len(part), limit))
+                yield from cut
         if part:
             yield part
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,14 @@ from generation.errors import InvalidRequestError, UnreadableDocumentError
 from generation.retrieval import ranking
 from generation.retrieval.chunking import Chunk, ParsedDocument, Section, chunks_of
 from generation.retrieval.embedding import Embedder, load_embedder
-from generation.retrieval.formats.reading import parse, require_size
+from generation.retrieval.formats.confinement import ConfinedParser
+from generation.retrieval.formats.reading import require_size
 from generation.retrieval.geometry import SAMPLE_VECTORS, Common, common_of
 from generation.retrieval.language import language_of
 from generation.retrieval.ranking import Features
-from generation.retrieval.store import Candidate, Embedded, Model, Store, TenantRows, TenantSearch
+from generation.retrieval.records import Candidate, Embedded, Model
+from generation.retrieval.store import Store, TenantRows
+from generation.retrieval.tenant_search import TenantSearch
 from generation.retrieval.tokens import terms_of
 from generation.retrieval.types import Document, Filters, Hit, Upload
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 STORE_FILE = "knowledge.sqlite"
 #: How many vectors the quantised first pass hands to the exact second.
-FIRST_PASS = 256
+FIRST_PASS = 512
 #: Most chunks that the rarest terms of a question may bring in.
 LEXICAL_CHUNKS = 256
 MAX_QUESTION_CHARS = 2000
@@ -53,6 +56,7 @@ class Knowledge:
         self._embedders = {embedder.name: embedder}
         self._embedder = embedder
         self._load = load
+        self.parser = ConfinedParser()
         self._common: dict[tuple[str, int], tuple[int, Common | None]] = {}
 
     def tenant(self, tenant_id: str) -> TenantKnowledge:
@@ -88,6 +92,7 @@ class Knowledge:
 
     def close(self) -> None:
         """Close the store."""
+        self.parser.close()
         self.store.close()
 
 
@@ -115,11 +120,12 @@ class TenantKnowledge:
         """Whose knowledge it is."""
         return self._rows.name
 
-    def add(self, source: str | Path | Upload) -> Document:
+    def add(self, source: str | Path | Upload, tags: tuple[str, ...] = ()) -> Document:
         """Add a document, or replace it where its content is another now: all of it or nothing.
 
         Args:
             source: A file's path, or a document given as bytes.
+            tags: What it is filed under, besides the tags that it has.
 
         Raises:
             UnreadableDocumentError: It cannot be read; the message says why in one line.
@@ -128,8 +134,8 @@ class TenantKnowledge:
         if isinstance(source, Upload):
             known_as, upload = f"{source.origin}:{source.address or source.name}", source
         else:
-            known_as, upload = _from_file(Path(source))
-        return self.put(known_as, upload)
+            known_as, upload = from_file(Path(source))
+        return self.put(known_as, replace(upload, tags=(*upload.tags, *tags)))
 
     def put(self, source: str, upload: Upload, collection: str | None = None) -> Document:
         """Add or replace the document that is known by a source; see `add`."""
@@ -137,9 +143,9 @@ class TenantKnowledge:
         digest = hashlib.sha256(upload.content).hexdigest()
         document_id = self._document_id(source)
         known = self._rows.document(document_id)
-        if known is not None and known.sha256 == digest and known.collection == collection:
+        if known is not None and known.sha256 == digest and (known.collection, known.tags) == (collection, upload.tags):
             return known
-        parsed = _parsed(upload)
+        parsed = self._parsed(upload)
         return self._store_document(source, upload, parsed, digest, collection)
 
     def list(self, collection: str | None = None) -> list[Document]:
@@ -248,6 +254,9 @@ class TenantKnowledge:
             collection=collection,
             metadata=upload.metadata,
             approved_by=approved_by,
+            tags=upload.tags,
+            etag=upload.etag,
+            modified=upload.modified,
         )
         self._rows.put(document, pieces, self._embedded(pieces))
         return document
@@ -256,11 +265,22 @@ class TenantKnowledge:
         texts = [text for piece in pieces for _, text in piece.embedded]
         return [Embedded(model, self._knowledge.embedder(model).encode(texts)) for model in self._knowledge.models()]
 
+    def _parsed(self, upload: Upload) -> ParsedDocument:
+        try:
+            return self._knowledge.parser.parse(upload.name, upload.content)
+        except UnreadableDocumentError as error:
+            raise UnreadableDocumentError(f"{upload.name}: {error}.") from error
+
     def _document_id(self, source: str) -> str:
         return hashlib.sha256(f"{self.tenant_id}\0{source}".encode()).hexdigest()[:16]
 
 
-def _from_file(path: Path) -> tuple[str, Upload]:
+def from_file(path: Path) -> tuple[str, Upload]:
+    """A file's source and its document.
+
+    Raises:
+        UnreadableDocumentError: It is not there, or is too large.
+    """
     path = path.expanduser().absolute()
     if not path.is_file():
         raise UnreadableDocumentError(f"{path.name}: there is no such file.")
@@ -269,13 +289,6 @@ def _from_file(path: Path) -> tuple[str, Upload]:
     except UnreadableDocumentError as error:
         raise UnreadableDocumentError(f"{path.name}: {error}.") from None
     return str(path), Upload(path.name, path.read_bytes(), path.as_uri(), origin="file")
-
-
-def _parsed(upload: Upload) -> ParsedDocument:
-    try:
-        return parse(upload.name, upload.content)
-    except UnreadableDocumentError as error:
-        raise UnreadableDocumentError(f"{upload.name}: {error}.") from error
 
 
 def _cosines(
@@ -307,22 +320,10 @@ def _one_a_section(scored: Sequence[_Scored]) -> list[_Scored]:
     """The best chunk of each section."""
     best: dict[tuple[str, tuple[str, ...], int | None], _Scored] = {}
     for found in scored:
-        candidate = found.candidate
-        best.setdefault((candidate.document_id, candidate.heading_path, candidate.page), found)
+        hit = found.candidate.hit
+        best.setdefault((hit.document_id, hit.heading_path, hit.page), found)
     return list(best.values())
 
 
 def _hit(found: _Scored) -> Hit:
-    candidate = found.candidate
-    return Hit(
-        chunk_id=candidate.chunk_id,
-        document_id=candidate.document_id,
-        title=candidate.title,
-        heading_path=candidate.heading_path,
-        anchor=candidate.anchor,
-        page=candidate.page,
-        address=candidate.address,
-        language=candidate.language,
-        text=candidate.text,
-        score=round(found.score, 4),
-    )
+    return replace(found.candidate.hit, score=round(found.score, 4))

@@ -1,4 +1,7 @@
-"""The tables of the knowledge store, the same on SQLite and PostgreSQL; what indexes them differs by database."""
+"""The tables of the knowledge store, the same on SQLite and PostgreSQL; what indexes them differs by database.
+
+A change here is a new file in ``migrations/versions``.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ tenants = Table(
     Column("name", String(200), nullable=False, unique=True),
     Column("answer_threshold", Float),  # calibrated on the tenant's own questions
     Column("suggest_threshold", Float),
+    Column("revision", Integer, nullable=False, server_default="0"),  # grows with every change of what the tenant has
 )
 
 models = Table(
@@ -35,7 +39,7 @@ models = Table(
     Column("id", _Key, primary_key=True),
     Column("name", String(400), nullable=False, unique=True),
     Column("dimensions", Integer, nullable=False),
-    Column("state", String(10), nullable=False),  # "active" is searched; "filling" is on its way to be
+    Column("state", String(10), nullable=False),  # "active" is searched; "filling" is on its way to be; "retired" was
 )
 
 documents = Table(
@@ -56,8 +60,21 @@ documents = Table(
     Column("collection", Text),
     Column("metadata", Text, nullable=False),  # JSON
     Column("approved_by", Text),
+    Column("etag", Text),
+    Column("modified", Text),
     UniqueConstraint("tenant_id", "document_id", name="documents_by_id"),
     Index("documents_by_collection", "tenant_id", "collection"),
+)
+
+labels = Table(  # what filters ask for: metadata entry by entry, and tags under the name "tag"
+    "labels",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("tenant_id", _Key, nullable=False),
+    Column("document", _Key, ForeignKey("documents.id"), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("value", Text, nullable=False),
+    Index("labels_by_document", "document"),
 )
 
 chunks = Table(

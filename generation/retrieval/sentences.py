@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "vs.", "cf.", "Mr.", "Mrs.", "Dr.", "No.", "approx.", "resp.", "St.")
-_END = re.compile(r"[.!?]+[\"')\]]*(?=\s+[^\sa-z])|[\u3002\uff01\uff1f\uff1b]+[\u201d\u300d\u300f\uff09]*|\n{2,}")
+_END = re.compile(
+    r"(?<![.!?])[.!?]++[\"')\]]*+(?=\s+[^\sa-z])|[\u3002\uff01\uff1f\uff1b]+[\u201d\u300d\u300f\uff09]*|\n{2,}"
+)
 
 
 def sentences_of(text: str) -> list[str]:

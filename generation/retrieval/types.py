@@ -24,7 +24,7 @@ class Hit:
         address: Where a person can open the document, without fragment.
         language: ISO 639-1 code, or ``und``.
         text: The passage.
-        score: 0 to 1: how probable it is that the passage answers the question.
+        score: 0 to 1: how probable it is that the passage answers the question; 0 until it is ranked.
     """
 
     chunk_id: str
@@ -36,7 +36,7 @@ class Hit:
     address: str | None
     language: str
     text: str
-    score: float
+    score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,9 @@ class Document:
         collection: The folder or site that it is kept in step with, if any.
         metadata: What filters can ask for.
         approved_by: Who approved it, for question-and-answer pairs.
+        tags: What it is filed under.
+        etag: What the site said of this version of the page; asked with the next time.
+        modified: When the site said that it was changed, in HTTP's words.
     """
 
     document_id: str
@@ -116,6 +119,9 @@ class Document:
     collection: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     approved_by: str | None = None
+    tags: tuple[str, ...] = ()
+    etag: str | None = None
+    modified: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +131,16 @@ class Filters:
     Args:
         languages: Languages of passages.
         document_ids: Documents.
+        sources: What documents' sources, as `Document.source` has them, begin with.
+        tags: All that documents must be filed under.
         collection: A folder or site that is kept in step.
         metadata: Entries that a document's metadata must have.
     """
 
     languages: tuple[str, ...] = ()
     document_ids: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     collection: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -146,6 +156,9 @@ class Upload:
         title: Shown in citations; the document's own by default.
         origin: ``upload`` or ``message``.
         metadata: What filters can ask for.
+        tags: What it is filed under.
+        etag: What a site said of this version of the page.
+        modified: When a site said that it was changed.
     """
 
     name: str
@@ -154,6 +167,9 @@ class Upload:
     title: str | None = None
     origin: Origin = "upload"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    etag: str | None = None
+    modified: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

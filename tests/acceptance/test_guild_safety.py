@@ -160,3 +160,17 @@ async def test_a_smaller_answer_is_offered_when_the_budget_is_nearly_used_up(gui
     taken = await guild.press(refused, refused.buttons["Take the smaller one"], BOB)
     await until(lambda: (m := guild.response(taken)) and m.content.strip() == answer(question, 5).strip(), "the answer")
     await whispered(guild, await guild.command("config reset", user=MODERATOR, setting="user_day_gpu_s"))
+
+
+async def test_the_first_answer_that_somebody_gets_says_that_a_machine_gives_it(guild, bot):
+    said, question = "I am a machine.", json.dumps({"tokens": 30, "step_s": 0.02})
+    bot.stop()
+    bot._environment["PALAVER_CONVERSATION__DISCLOSURE"] = said
+    await bot.start()
+    right = answer(question, 30).strip()
+    for user, mine in ((ALICE, f"{right}\n\n{said}"), (ALICE, right), (BOB, f"{right}\n\n{said}")):
+        channel = place(guild)
+        await guild.mention(question, channel=channel, user=user)
+        await until(
+            lambda channel=channel, mine=mine: [a for a in guild.answers(channel=channel) if a.content == mine], mine
+        )

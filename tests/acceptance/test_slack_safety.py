@@ -9,7 +9,7 @@ from tests import safety_pictures
 from tests.bot_process import BotProcess, running
 from tests.fake_workspace.content import Message
 from tests.fake_workspace.server import FakeWorkspace
-from tests.slack_answers import answers, asked
+from tests.slack_answers import answers, asked, right
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
 
@@ -128,3 +128,13 @@ async def test_a_smaller_answer_is_offered_when_the_budget_is_nearly_used_up(fak
     offered = await whispered(fake, "U5", "smaller one")
     await fake.press("U5", offered, "Take the smaller one")
     await answers(fake, "C5", None)
+
+
+async def test_the_first_answer_that_somebody_gets_says_that_a_machine_gives_it(queue):
+    said, question = "I am a machine.", asked(30, step_s=0.02)
+    async with running(queue.url, PALAVER_CONVERSATION__DISCLOSURE=said) as (fake, bot):
+        for user, mine in (("U71", f"{right(question)}\n\n{said}"), ("U71", right(question)), ("U72", said)):
+            ts = await fake.say(user, f"D{user[1:]}", question)
+            (answer,) = await answers(fake, f"D{user[1:]}", ts)
+            assert answer.body.endswith(mine)
+        assert "Traceback" not in bot.read_log()

@@ -127,10 +127,11 @@ class Faults:
             stage = self._stage
             # With everysec the last second before a kill may be lost. What counts as accepted is what was seen in the
             # queue before, and what was seen is on disk now.
-            await asyncio.to_thread(self._load.look_at_queue)
-            await asyncio.to_thread(stage.server.sync)
-            stage.server_wanted = False
-            stage.server.kill9()
+            async with self._load.looking:
+                await asyncio.to_thread(self._load.look_at_queue)
+                await asyncio.to_thread(stage.server.sync)
+                stage.server_wanted = False
+                stage.server.kill9()
             self.kills += 1
             self.note(f"kill server, away for {fault.lasts_s:.1f} s")
             await asyncio.sleep(fault.lasts_s)

@@ -98,12 +98,17 @@ class Load:
     Args:
         stage: Where.
         asked: All prompts of the run; ``release`` lets them go in order.
+
+    Attributes:
+        looking: Held while the queue is looked at: what is seen between a server's last write to disk and its death
+            may be gone afterwards, and counts for nothing.
     """
 
     def __init__(self, stage: Stage, asked: list[Prompt]) -> None:
         self._stage = stage
         self.prompts = asked
         self._released = 0
+        self.looking = asyncio.Lock()
         self._gates = {road: asyncio.Semaphore(count) for road, count in AT_ONCE.items()}
         self._tasks: list[asyncio.Task[None]] = []
         self._slack_seen = 0
@@ -232,8 +237,9 @@ class Load:
 
     async def _watch(self) -> None:
         while True:
-            with contextlib.suppress(redis.RedisError, OSError):
-                await asyncio.to_thread(self.look_at_queue)
+            async with self.looking:
+                with contextlib.suppress(redis.RedisError, OSError):
+                    await asyncio.to_thread(self.look_at_queue)
             await asyncio.sleep(0.25)
 
     def look_at_queue(self) -> None:

@@ -139,7 +139,8 @@ async def _judge(report: Report, stage: Stage, load: Load) -> None:
         refund_unqueued(client, age_s=0)  # maintenance does it after minutes
         report.violations += verdict.accounts(client)
         report.violations += verdict.leftovers(client)
-        concerned = [prompt for prompt, _ in wrong] + [each for each in load.prompts if each.job_id in twice]
+        named = {*twice, *verdict.reserving(client)}
+        concerned = [prompt for prompt, _ in wrong] + [each for each in load.prompts if each.job_id in named]
         for prompt in concerned[:20]:
             report.histories += verdict.history(stage, client, prompt)
 

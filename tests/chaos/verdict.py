@@ -143,6 +143,13 @@ def accounts(client: redis.Redis) -> list[str]:
     return wrong
 
 
+def reserving(client: redis.Redis) -> list[str]:
+    """The jobs whose admission still holds a part of a budget."""
+    names = client.scan_iter(keys.admission("*"), count=1000)
+    holding = [name.decode() for name in names if b" reserved\n" in (client.get(name) or b"")]
+    return [name.removeprefix(keys.admission("")) for name in holding]
+
+
 def leftovers(client: redis.Redis) -> list[str]:
     """Keys that will stay for ever, and jobs or slots that nobody works on."""
     wrong = []
@@ -189,6 +196,8 @@ def history(stage: Stage, client: redis.Redis, prompt: Prompt) -> list[str]:
     ):
         kept = {key.decode(): value[:80] for key, value in client.hgetall(name).items() if key not in _BULKY}
         lines.append(f"  {name}: {json.dumps({key: repr(value) for key, value in kept.items()})}")
+    admission, admitted_s = client.get(keys.admission(prompt.job_id)), client.zscore(keys.admitted(), prompt.job_id)
+    lines.append(f"  admission: {admission!r}, awaited in the queue since {admitted_s}, shown: {prompt.shown}")
     if prompt.road == "slack":
         calls = [each for each in stage.workspace.calls if each.args.get("channel") == f"D{prompt.number}"]
         lines += [f"  {each.at_s - prompt.asked_s:.2f} s after: {each.method}: {each.answer}" for each in calls]

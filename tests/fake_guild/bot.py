@@ -33,6 +33,7 @@ class BotProcess:
         self._environment = own | {
             "PALAVER_DATA_DIR": str(self._directory),
             "PALAVER_LOG_LEVEL": "debug",
+            "PALAVER_CONVERSATION__DISCLOSURE": "",  # answers are compared whole
             **{f"PALAVER_LIMITS__CHAT__{scope}__BURST": "1000" for scope in ("TENANT", "CHANNEL", "USER")},
             "REDIS_URL": redis_url,
             "DISCORD_TOKEN": TOKEN,

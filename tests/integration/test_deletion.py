@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 from redis.asyncio import Redis
 
 from bots.conversation import Conversations
+from bots.first_contact import FirstContacts, is_first
 from bots.image_prompt import ImagePrompt
 from bots.moderation import LateRecord, rules_for
 from bots.offers import Offers
@@ -66,6 +68,7 @@ async def test_deletion_reaches_everything_and_nobody_else(server: ValkeyProcess
             await conversations.ask("t-1", "talk", f"t-1__{user}", "my question", f"t:{user}")
             image = ImagePrompt("t", "t-1", "c", user, f"i-{user}", "a secret fox", REPLY)
             await records.keep(image)
+            assert is_first((await FirstContacts(redis).noted(image)).reply)
             stored[user] = await client.put_artifact(picture(), tenant="t-1", user=user)
             ref = ArtifactRef(
                 artifact_id=stored[user], media_type="image/png", width_px=32, height_px=32, size_bytes=99, seed=1
@@ -95,6 +98,7 @@ async def test_deletion_reaches_everything_and_nobody_else(server: ValkeyProcess
         assert [appeal.job_id for appeal in book.appeals()] == ["t-1__k-bob-0000002"]
         kept = await privacy.export("t", None, "bob-0000002")
         assert len(kept["conversations"]) == len(kept["pictures"]) == 1
+        assert not is_first((await FirstContacts(redis).noted(replace(image, key="another"))).reply)
         assert await client.artifact(stored["bob-0000002"]) == picture()
         assert book.appeals()[0].text == "a forbidden secret"
 

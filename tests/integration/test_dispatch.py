@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -14,10 +16,12 @@ from bots.delivery.dispatch import Dispatch
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promise, Promises
 from bots.delivery.surface import GoneError
+from bots.first_contact import FirstContacts
 from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt, Refusal
 from bots.settings import ConversationSettings
 from tests.engines import answer
+from tests.valkey import ValkeyProcess
 from tests.wall import Platform, Wall
 from tests.worker_processes import config, worker
 from workers import keys
@@ -42,7 +46,7 @@ def prompt(key: str = "k1", **orders: object) -> Prompt:
 class Front:
     """One process of the front-end."""
 
-    def __init__(self, url: str, platform: Platform, limit: int = 2_000) -> None:
+    def __init__(self, url: str, platform: Platform, limit: int = 2_000, disclosure: str = "") -> None:
         self.redis = redis.asyncio.Redis.from_url(url)
         self._sync = redis.Redis.from_url(url)
         self.client = Client(self.redis, self._sync, LIMITS, WorkerSettings())
@@ -59,6 +63,8 @@ class Front:
             EventStream(self.redis, FRONT, str(id(self)), claim_after_s=1.0),
             lambda job_id, reply: Wall(platform, limit) if reply.handle else None,
             self._on_end,
+            FirstContacts(self.redis),
+            disclosure,
         )
         self._task = asyncio.create_task(self.dispatch.run())
 
@@ -84,7 +90,7 @@ def platform() -> Platform:
 async def start(server, platform):
     fronts: list[Front] = []
 
-    def begin(**options: int) -> Front:
+    def begin(**options: Any) -> Front:
         fronts.append(Front(server.url, platform, **options))
         return fronts[-1]
 
@@ -119,6 +125,28 @@ async def kept(front: Front, *jobs: str) -> None:
     await until(all_finished, "final messages")
 
 
+async def test_who_asks_for_the_first_time_reads_that_a_machine_answers(server, start, platform):
+    said = "I am a machine."
+    front = start(disclosure=said)
+    with pytest.raises(RefusedError):
+        await front.dispatch.ask(replace(prompt("k0"), text="something forbidden"))
+    await front.dispatch.decline("t1__k0", saying())
+    with worker(config(server.url)):
+        for key, user in (("k1", "u1"), ("k2", "u1"), ("k3", "u2")):
+            assert await front.dispatch.ask(replace(prompt(key, tokens=20), user=user))
+            assert not await front.dispatch.ask(replace(prompt(key, tokens=20), user=user)), "the same event again"
+            await kept(front, f"t1__{key}")
+        platform_texts = list(platform.texts)
+        assert [text.endswith(f"\n\n{said}") for text in platform_texts] == [True, False, True]
+        await FirstContacts(front.redis).forget("front", "u1")
+        assert await front.dispatch.ask(prompt("k4", tokens=40, step_s=0.05))
+        await front.die()  # whoever takes it over says it as well
+        other = start(disclosure=said)
+        await kept(other, "t1__k4")
+    assert platform.texts[-1].endswith(said)
+    assert sum(said in text for text in platform.texts) == 3
+
+
 async def test_an_answer_grows_and_ends_in_its_message(server, start, platform):
     front = start()
     admitted, lags = counted("palaver_admissions_total", kind="chat", outcome="admitted"), counted(LAGS)
@@ -133,6 +161,11 @@ async def test_an_answer_grows_and_ends_in_its_message(server, start, platform):
     assert not view.buttons
     assert counted("palaver_admissions_total", kind="chat", outcome="admitted") == admitted + 1
     assert counted(LAGS) == lags + 1
+
+
+async def saying(heard: bool = True) -> bool:
+    """Tells an author that a prompt is not taken."""
+    return heard
 
 
 async def fail_to_submit(front: Front, key: str) -> None:
@@ -161,11 +194,48 @@ async def test_a_prompt_that_was_cut_off_half_way_can_be_asked_again(server, sta
 async def test_a_prompt_that_was_given_up_is_not_said_to_be_lost_as_well(start, platform):
     front, other = start(), start()
     await fail_to_submit(front, "k1")
-    front.dispatch.give_up("t1__k1")
+    await front.dispatch.decline("t1__k1", saying())
     await asyncio.sleep(2 * LEASE_S)
     assert platform.texts == []
     assert await front.redis.zcard(keys.promises(FRONT)) == 0
     assert other.dispatch.in_delivery == 0
+
+
+async def test_somebody_who_could_not_be_told_is_told_later(start, platform):
+    front = start()
+    await fail_to_submit(front, "k1")
+    with pytest.raises(RefusedError):
+        await front.dispatch.ask(prompt("k2", note="forbidden"))
+    for job_id in ("t1__k1", "t1__k2"):  # the platform does not take the words that say why not
+        await front.dispatch.decline(job_id, saying(heard=False))
+    await kept(front, "t1__k1", "t1__k2")
+    assert platform.texts == [wording.LOST] * 2
+
+
+async def test_a_refusal_that_a_process_could_not_tell_any_more_is_told_by_another(start, platform):
+    first = start()
+    with pytest.raises(RefusedError):
+        await first.dispatch.ask(prompt(note="forbidden"))
+    await first.die()
+    second = start()
+    await kept(second, "t1__k1")
+    assert platform.texts == [wording.LOST]
+
+
+async def test_a_prompt_is_answered_although_redis_has_forgotten_everything(platform):
+    valkey = ValkeyProcess(persist=False).start()
+    front = Front(valkey.url, platform)
+    try:
+        await front.dispatch.ask(prompt(tokens=5))
+        valkey.kill9()
+        valkey.start()
+        await asyncio.sleep(2 * LEASE_S)  # the lease is renewed meanwhile, of a promise that is no more
+        with worker(config(valkey.url)):
+            await kept(front, "t1__k1")
+        assert platform.texts == [answer(json.dumps({"tokens": 5}), 5).strip()]
+    finally:
+        await front.close()
+        valkey.remove()
 
 
 async def test_a_waiting_prompt_shows_its_place_and_a_way_to_stop(start, platform):
@@ -260,6 +330,7 @@ async def test_a_refused_prompt_promises_nothing(start, platform):
     front = start()
     with pytest.raises(RefusedError, match="No questions"):
         await front.dispatch.ask(prompt(note="forbidden"))
+    await front.dispatch.decline("t1__k1", saying())
     assert platform.messages == {}
     assert await front.redis.keys("palaver:promise*") == []
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from generation.errors import InvalidRequestError, UnreadableDocumentError
-from generation.retrieval.embedding import load_embedder
+from generation.retrieval.embedding import Embedder, load_embedder
 from generation.retrieval.knowledge import Knowledge
 from generation.retrieval.types import Filters, Upload
 
@@ -24,8 +25,13 @@ We are open from nine to five on weekdays.
 
 
 @pytest.fixture(scope="module")
-def knowledge(tmp_path_factory):
-    found = Knowledge(f"sqlite:///{tmp_path_factory.mktemp('knowledge') / 'k.sqlite'}", load_embedder())
+def embedder() -> Embedder:
+    return load_embedder()
+
+
+@pytest.fixture(scope="module")
+def knowledge(knowledge_url: str, embedder: Embedder) -> Iterator[Knowledge]:
+    found = Knowledge(knowledge_url, embedder)
     yield found
     found.close()
 
@@ -57,8 +63,8 @@ def test_a_tenant_has_a_proper_name(knowledge: Knowledge, name: str) -> None:
         knowledge.tenant(name)
 
 
-def test_a_removed_document_leaves_no_word_behind(tmp_path: Path) -> None:
-    knowledge = Knowledge(f"sqlite:///{tmp_path / 'k.sqlite'}", load_embedder())
+def test_a_removed_document_leaves_no_word_behind(tmp_path: Path, embedder: Embedder) -> None:
+    knowledge = Knowledge(f"sqlite:///{tmp_path / 'k.sqlite'}", embedder)
     tenant = knowledge.tenant("shop")
     secret = tenant.add(Upload("secret.txt", b"The password of the vault is xylophonequark."))
     tenant.add(Upload("manual.md", MANUAL))

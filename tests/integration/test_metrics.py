@@ -11,17 +11,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import aiohttp
+import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 from rq.serializers import JSONSerializer
 
 from bots.activity import activity
+from bots.delivery.surface import SlowDownError
+from bots.discord_bot.outbound import Outbound
+from bots.slack_bot.workspaces import Workspaces
+from bots.slack_settings import SlackSettings
+from tests.fake_guild.rules import Rules as GuildRules
+from tests.fake_guild.server import FakeGuild
+from tests.fake_guild.world import ALICE
+from tests.fake_workspace.server import FakeWorkspace
 from tests.jobs import ask, ends, fair_queue, wait_until
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import Process, children, config, worker
 from workers import keys
 from workers.fair_queue import FairQueue
-from workers.metrics import OTHER_TENANTS, TenantLabels
+from workers.metrics import OTHER_TENANTS, REGISTRY, TenantLabels
 from workers.queue_metrics import ServerCollector
 from workers.settings import MetricsSettings
 
@@ -60,8 +71,14 @@ def announced(data_dir: Path, name: str) -> str:
 
 @contextmanager
 def measured_worker(server: ValkeyProcess, data_dir: Path) -> Iterator[tuple[Process, str]]:
-    configured = config(server.url, capacity=7).model_copy(
-        update={"data_dir": data_dir, "metrics": MetricsSettings(port=0), "log_format": "json"}
+    rules_only = dict.fromkeys(("text_model", "injection_model", "image_model", "record_url"), "none")
+    configured = config(server.url, capacity=7, moderation=rules_only).model_copy(
+        update={
+            "data_dir": data_dir,
+            "metrics": MetricsSettings(port=0),
+            "log_format": "json",
+            "factory": "tests.engines:build_moderated",
+        }
     )
     with worker(configured) as process:
         url = announced(data_dir, "chat-worker")
@@ -75,11 +92,13 @@ def test_a_worker_counts_what_it_did(server: ValkeyProcess, redis_client: redis.
         assert get(f"{url}/healthz")[0] == 200
         assert get(f"{url}/nothing")[0] == 404
         ids = [ask(queue, "k1", tokens=4), ask(queue, "k2", tokens=5), ask(queue, "k3", refuse="refused")]
+        ids.append(ask(queue, "k4", refuse="refused", note="my card is 4111 1111 1111 1111"))
         wait_until(lambda: set(ids) <= set(ends(redis_client)))
-        wait_until(lambda: samples(url)["palaver_jobs_total", "chat", "refused"] == 1)
+        wait_until(lambda: samples(url)["palaver_jobs_total", "chat", "refused"] == 2)
         found = samples(url)
         assert found["palaver_jobs_total", "chat", "finished"] == 2
         assert found["palaver_tokens_total", "chat", "completion"] == 9
+        assert found["palaver_moderation_verdicts_total", "mask", "personal_data"] == 1, "of the engine's process"
         assert found["palaver_batch_slots", "chat"] == 7
         assert found["palaver_batch_in_flight", "chat"] == 0
         for histogram in ("palaver_queue_wait_seconds", "palaver_first_token_seconds", "palaver_job_seconds"):
@@ -91,6 +110,29 @@ def test_a_worker_counts_what_it_did(server: ValkeyProcess, redis_client: redis.
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
     assert not list(tmp_path.glob("metrics/*.json"))
+
+
+async def test_a_platforms_429_are_counted() -> None:
+    def counted(platform: str) -> float:
+        return REGISTRY.get_sample_value("palaver_platform_429_total", {"platform": platform}) or 0.0
+
+    before = counted("discord"), counted("slack")
+    async with FakeGuild(GuildRules(per_window=2)) as guild:
+        address = f"{guild.api_url}/channels/{guild.direct(ALICE)}/messages"
+        async with aiohttp.ClientSession(trace_configs=[Outbound().trace()]) as session:
+            said = [await session.post(address, json={"content": "hello"}) for _ in range(5)]
+    assert counted("discord") - before[0] == [each.status for each in said].count(429) > 0
+    async with FakeWorkspace() as workspace:
+        settings = SlackSettings(
+            api_base_url=workspace.api_url, bot_token=SecretStr(next(iter(workspace.teams.values())).bot_token)
+        )
+        async with Workspaces(settings) as workspaces:
+            await workspaces.connect()
+            workspace.faults.limited["chat.postMessage"] = 2
+            for _ in range(2):
+                with pytest.raises(SlowDownError):
+                    await workspaces.all()[0].call("chat.postMessage", channel="C1", text="hello")
+    assert counted("slack") - before[1] == 2
 
 
 def test_tenant_labels_are_bounded() -> None:

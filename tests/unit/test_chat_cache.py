@@ -58,22 +58,25 @@ def test_growth_ahead_of_need_stays_within_the_budget() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 1), min_size=0, max_size=60), max_size=12), st.integers(20, 200))
-def test_prefix_cache_finds_the_longest_stored_beginning(stored: list[list[int]], capacity: int) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "", "a"]), st.lists(st.integers(0, 1), max_size=60)), max_size=12),
+    st.integers(20, 200),
+)
+def test_prefix_cache_finds_the_longest_stored_beginning(stored: list[tuple[str, list[int]]], capacity: int) -> None:
     prefixes = PrefixCache(capacity)
-    alive: list[list[int]] = []
-    for tokens in stored:
-        found = prefixes.match(tokens, len(tokens))
+    alive: list[tuple[str, list[int]]] = []
+    for scope, tokens in stored:
+        found = prefixes.match(tokens, len(tokens), scope)
         if found is not None:
             source = found.entry[0][0].flatten().tolist()
             assert source[: found.tokens] == tokens[: found.tokens], "what is supplied is what was asked for"
-        longest = max((common(other, tokens) // BLOCK_TOKENS for other in alive), default=0)
+            assert float(found.entry[0][1]) == len(scope), "and was computed with the same adapter"
+        longest = max((common(other, tokens) // BLOCK_TOKENS for own, other in alive if own == scope), default=0)
         assert (found.tokens // BLOCK_TOKENS if found else 0) == longest
-        if prefixes.wants(tokens):
-            value = torch.tensor(tokens).float()
-            prefixes.store(tokens, [(value, value)])
-        alive = [list(key) for key in prefixes._stored]
-        assert prefixes.used_tokens == sum(map(len, alive)) <= capacity
+        if prefixes.wants(tokens, scope):
+            prefixes.store(tokens, [(torch.tensor(tokens).float(), torch.tensor(len(scope)))], scope)
+        alive = [(own, list(key)) for own, key in prefixes._stored]
+        assert prefixes.used_tokens == sum(len(key) for _, key in alive) <= capacity
     prefixes.clear()
     assert not prefixes.used_tokens
     assert not prefixes._index

@@ -30,7 +30,9 @@ requests = st.builds(
     channel=identifiers,
     user=identifiers,
     idempotency_key=identifiers,
-    reply=st.builds(contract.ReplyTo, front_end=identifiers, handle=st.dictionaries(st.text(max_size=5), st.text())),
+    reply=st.builds(
+        contract.ReplyTo, front_end=identifiers, handle=st.dictionaries(st.text(max_size=5), st.text(), max_size=32)
+    ),
     body=st.builds(
         contract.ChatBody,
         kind=st.just("chat"),

@@ -17,7 +17,7 @@ from generation.moderation.decided import Decided
 from generation.moderation.engine import ModeratedEngine
 from generation.moderation.moderator import Moderator
 from generation.moderation.policy import CategoryRule, EffectivePolicy, Policy, WordList, default_policy
-from generation.moderation.sentences import LEAST_CHARS, SentenceBuffer
+from generation.moderation.sentences import LEAST_WIDTH, SentenceBuffer, width
 from generation.moderation.types import Action, Category, Finding
 from generation.types import (
     ChatRequest,
@@ -161,13 +161,43 @@ def test_sentences_lose_nothing_and_are_long_enough(text: str, step: int) -> Non
     buffer = SentenceBuffer()
     pieces = [piece for at in range(0, len(text), step) for piece in buffer.push(text[at : at + step])]
     assert "".join(pieces) + buffer.rest() == text
-    assert all(len(piece) >= LEAST_CHARS for piece in pieces)
+    assert all(width(piece) >= LEAST_WIDTH for piece in pieces)
 
 
 def test_at_most_one_sentence_is_held_back() -> None:
     buffer = SentenceBuffer()
     assert buffer.push("This is the first sentence. And this is the sec") == ["This is the first sentence."]
     assert buffer.push("ond one. ") == [" And this is the second one."]
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Sure!", " Here it is.", " Yes?"],
+        ["好的！", "今天天气很好。", "你呢？"],
+        ["はい。", "そうです！"],
+        ["यह ठीक है।", " फिर मिलेंगे।"],
+        ["هل هذا جيد؟", " نعم.", " شكرا۔"],
+        ["import os\n", "print(os.name)\n", "x = 1\n"],
+    ],
+)
+def test_a_sentence_is_shown_when_the_next_begins_in_any_script(sentences: list[str]) -> None:
+    buffer = SentenceBuffer()
+    text = "".join(sentences) + " "
+    held = ""
+    for character in text:
+        held = (held + character).removeprefix("".join(buffer.push(character)))
+        begun = [sentence for sentence in sentences if sentence.strip() and sentence in held]
+        assert len(begun) <= 1, held
+
+
+def test_a_long_sentence_is_held_back_in_parts() -> None:
+    for sign in ("然后我们继续往前走，", "そして私は歩き、", "and then we went on "):
+        buffer, shown, longest = SentenceBuffer(), 0, 0
+        for count, character in enumerate(sign * 100, 1):
+            shown += sum(map(len, buffer.push(character)))
+            longest = max(longest, width(sign) * (count - shown) // len(sign))
+        assert longest < 340
 
 
 def test_an_endless_sentence_is_cut() -> None:

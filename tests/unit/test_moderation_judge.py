@@ -12,6 +12,7 @@ from generation.moderation.factory import moderated
 from generation.moderation.judge import UNDECIDED, ChatJudge
 from generation.moderation.moderator import Moderator
 from generation.moderation.policy import default_policy
+from generation.moderation.questions import PREFIX
 from generation.moderation.shared_engine import SharedEngine
 from generation.moderation.types import Category
 from generation.types import ChatRequest, Delta, EngineInfo, Failed, Finished, Message, Sampling
@@ -31,14 +32,14 @@ class Judging(Scripted):
 
     def submit(self, request: ChatRequest) -> None:  # type: ignore[override]
         super().submit(request)
-        if request.request_id.startswith("judge:"):
+        if request.request_id.startswith(PREFIX):
             self.judged.append(request.messages[-1].content)
             self._left[request.request_id] = self._answer if UNSAFE in request.messages[-1].content else "Safe."
 
 
 def engine_of(inner: Judging) -> ModeratedEngine:
-    shared = SharedEngine(inner)
-    return ModeratedEngine(shared, Moderator(RULES_ONLY, judges=[ChatJudge(shared)]), default_policy())
+    shared = SharedEngine(inner, answers_questions=True)
+    return ModeratedEngine(shared, Moderator(RULES_ONLY, judges=[ChatJudge(shared.questions())]), default_policy())
 
 
 def test_the_chat_model_judges_chinese_and_nothing_else() -> None:
@@ -56,10 +57,10 @@ def test_the_chat_model_judges_chinese_and_nothing_else() -> None:
 
 def test_answers_go_on_growing_while_the_judge_is_asked() -> None:
     inner = Judging()
-    shared = SharedEngine(inner)
+    shared = SharedEngine(inner, answers_questions=True)
     long = "a long answer in English " * 4
     shared.submit(ChatRequest("a", (Message("user", long),)))
-    (found,) = ChatJudge(shared).findings([UNSAFE])
+    (found,) = ChatJudge(shared.questions()).findings([UNSAFE])
     assert [finding.category for finding in found] == [Category.THREAT]
     told = shared.step()
     assert len(told) > 2, "what came meanwhile is handed out by the next step"
@@ -70,7 +71,9 @@ def test_answers_go_on_growing_while_the_judge_is_asked() -> None:
 
 
 def test_an_answer_that_is_no_word_of_the_list_is_undecided() -> None:
-    (found,) = ChatJudge(SharedEngine(Judging("What a nice text!"))).findings([UNSAFE])
+    (found,) = ChatJudge(SharedEngine(Judging("What a nice text!"), answers_questions=True).questions()).findings(
+        [UNSAFE]
+    )
     assert [(finding.category, finding.score) for finding in found] == [(Category.TOXICITY, UNDECIDED)]
 
 
@@ -80,9 +83,9 @@ def test_a_judge_that_fails_closes_the_way() -> None:
             failed, self._left = list(self._left), {}
             return [Failed(name, "internal", "broken", False) for name in failed]
 
-    shared = SharedEngine(Broken())
+    shared = SharedEngine(Broken(), answers_questions=True)
     with pytest.raises(ModerationUnavailableError):
-        ChatJudge(shared).findings([UNSAFE])
+        ChatJudge(shared.questions()).findings([UNSAFE])
     events = run(engine_of(Broken()), chat(UNSAFE, None))
     assert [event.code for event in events if isinstance(event, Failed)] == ["moderation_unavailable"]
 
@@ -91,7 +94,7 @@ def test_an_engine_for_one_answer_cannot_judge_as_well() -> None:
     inner = Judging()
     inner.info = EngineInfo("m", "test", "cpu", "none", 1, 100)
     with pytest.raises(ModelError, match="two answers"):
-        SharedEngine(inner)
+        SharedEngine(inner, answers_questions=True)
 
 
 def test_it_runs_on_the_real_chat_engine_by_configuration(tmp_path) -> None:

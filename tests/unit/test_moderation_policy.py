@@ -33,6 +33,11 @@ WRONG = [
     ('[exempt]\nmod = ["minors"]\n', 2, "nobody can be exempt"),
     ("retention_days = 0\n", 1, "greater than or equal to 1"),
     ("shadow = tru\n", 1, "line 1"),
+    ("shadow = true\nattachments = [\n", 2, "line 2"),
+    ('[links]\nallowed = "a.example"\n', 2, "no such key; did you mean allowed_domains"),
+    ('[exempt]\nmod = ["foo"]\n', 2, "exempt.mod[1]: 'foo' is none of"),
+    ("[categories]\nhate = 0.5\n", 2, "0.5 stands where a table belongs"),
+    ('attachments = "png"\n', 1, "'png' stands where a list in [ ] belongs"),
 ]
 
 

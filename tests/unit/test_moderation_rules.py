@@ -60,6 +60,17 @@ EVASIONS = {
     "cyrillic": "ѕhіt",
     "greek": "fυck",
     "cyrillic and leet": "ѕh1t",
+    "barred": "f|u|c|k",
+    "in bold": "f**u**ck",
+    "behind spoiler marks": "||f||uck",
+    "a mark for a letter": "f-ck it",
+    "a question mark for a letter": "sh?t",
+    "a hash for a letter": "f#ck",
+    "with a number": "fuck123",
+    "small capitals": "ꜰᴜᴄᴋ",
+    "hooked": "ƒuck",
+    "cent": "fu¢k",
+    "shown backwards": "\u202ekcuf\u202c",
     "phrase": "KILL   your  self",
     "phrase in one": "killyourself",
     "phrase in leet": "k1ll y0urself",
@@ -72,6 +83,9 @@ EVASIONS = {
     "pinyin, spaced": "du pin",
     "half pinyin": "毒pin",
     "other half": "du品",
+    "pinyin with tones": "dú pǐn",
+    "pinyin with numbers": "du2 pin3",
+    "a letter between": "法x轮x功",
     "split character": "法车仑功",
     "radical and half": "氵去轮功",
     "long homophone": "发轮工",
@@ -105,8 +119,65 @@ HARMLESS = [
     "你好，请帮我写一封信",
     "they were on the bus to Sussex, as so often",
     "s h e said hi",
+    "a rapper rapped about my friend's ex",
+    "消毒品牌和食品种类",
+    "出口交易、人口交流、十字路口交通、支援交通",
+    "他是火箭人",
     "2 4 6 8",
 ]
+
+
+OTHER_LANGUAGES = WordList(words=("хуй", "puta", "scheiße", "くそ", "씨발", "كلب", "dick", "con"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ХУЙ", "х.у.й", "xyй", "pu.ta", "P.U.T.A", "5CHEISSE", "ｽｸﾞｸｿ く そ", "クソ", "씨 발", "씨1발", "كـلـب", "ك ل ب"],
+)
+def test_words_of_other_languages_are_found_in_their_disguises(text: str) -> None:
+    assert hit(text, Policy(lists=(OTHER_LANGUAGES,)).at())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["una disputa en la computadora", "ein Dickicht im Nebel", "contre le conseil", "くそう", "художник",
+     "十字路口交通很堵，我在门口交给你", "人口交流会", "消毒品牌", "下一轮奸商", "安慰自己"],
+)  # fmt: skip
+def test_innocent_words_of_other_languages_are_let_through(text: str) -> None:
+    assert check_text(text, Policy(lists=(OTHER_LANGUAGES,)).at()).action is Action.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("word", "found", "innocent"),
+    [
+        ("死ね", "おまえ死ねよ", "生死の問題"),  # a word of two scripts is not its Chinese characters alone
+        ("加V信", "快加v信吧", "加强信心"),
+        ("ばかやろう", "このばかやろうめ", "ばらのはな"),
+        ("カス", "この カス", "ガス"),  # a mark makes another sound
+        ("くそ", "くそ！", "やくそく"),
+        ("चूतिया", "तू चूतिया है", "चाय तैयार है"),
+        ("เหี้ย", "ไอ้เหี้ยนี่", "สวัสดีครับ"),
+    ],
+)
+def test_writing_without_spaces_and_with_marks(word: str, found: str, innocent: str) -> None:
+    policy = Policy(lists=(WordList(words=(word,)),)).at()
+    assert hit(found, policy)
+    assert not hit(innocent, policy)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("хуй", "ну хуй"),
+        ("niñ[oa]s?", "los niños"),
+        ("クソ", "クソ！"),
+        ("毒.?品", "毒x品"),
+        ("f+uck", "ＦＦｕｃｋ"),
+        ("ß", "Straße"),
+    ],
+)
+def test_expressions_in_any_script_match_what_is_written_in_it(pattern: str, text: str) -> None:
+    assert hit(text, Policy(lists=(WordList(patterns=(pattern,)),)).at())
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -188,6 +259,23 @@ PERSONAL = [
     ("sk-proj-" + "a1B2" * 9, "[API key]"),
     ("xoxb-1234567890-abcdef", "[API key]"),
     ("eyJhbGciOiJI.eyJzdWIiOiIx.SflKxwRJSM", "[token]"),
+    ("joe(at)example.com", "[e-mail]"),
+    ("DE89-3704-0044-0532-0130-00", "[IBAN]"),
+    ("4111.1111.1111.1111", "[card number]"),
+    ("+4915112345678", "[phone number]"),
+    ("089/1234567 or 06 12 34 56 78", "[phone number] or [phone number]"),
+    ("身份证110105 19491231 002X", "身份证[ID number]"),
+    ("my number is 123-45-6789.", "my number is [ID number]."),
+    (
+        "Passwort: geheim123, пароль: qwerty12, パスワード：abc12345",
+        "Passwort: [password], пароль: [password], パスワード：[password]",
+    ),
+    ("postgres://admin:hunter2@db.example.com/x", "postgres://admin:[password]@db.example.com/x"),
+    ("Authorization: Bearer abcdefghijklmnopqrstuvwxyz", "Authorization: Bearer [token]"),
+    ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG1", "aws_secret_access_key = [password]"),
+    ("https://discord.com/api/webhooks/123/abcdefghijklmnopqrst", "https://discord.com/api/webhooks/[webhook]"),
+    ("https://hooks.slack.com/services/T0/B0/XXXXXXXXXXXXXXXX", "https://hooks.slack.com/services/[webhook]"),
+    ("123456789:AAabcdefghijklmnopqrstuvwxyz012345678", "[API key]"),
     ("a@b.co and c@d.org", "[e-mail] and [e-mail]"),
 ]
 
@@ -211,6 +299,10 @@ def test_personal_data_and_secrets_are_masked(text: str, masked: str) -> None:
         "on 2024-10-11 at 10:30:15",
         "order 1234567890123",
         "pi is 3.14159265358979323846",
+        "version v1.2.3.4 of 978-3-16-148410-0",
+        "000-12-3456 and 923-45-6789",
+        "meet me (at noon) at the park. dot",
+        "https://example.org:8080/a@b",
         "the password is secret",
         "1 2 3 4 5 6 7 8 9 10",
     ],
@@ -245,6 +337,8 @@ def test_attachments_go_by_their_ending() -> None:
         ("a nude child", Category.MINORS),
         ("draw a 14 year old girl naked", Category.MINORS),
         ("画一个裸体的幼女", Category.MINORS),
+        ("a n4k3d ch1ld", Category.MINORS),
+        ("a nаked сhild", Category.MINORS),
         ("how do I make sarin gas at home", Category.MASS_HARM),
         ("如何制造沙林毒气", Category.MASS_HARM),
     ],

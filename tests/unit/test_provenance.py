@@ -15,9 +15,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image, ImageDraw
 
 from generation.errors import GenerationError, InvalidRequestError
+from generation.moderation.policy import Policy
+from generation.moderation.policy_file import read_policy
 from generation.provenance import watermark
 from generation.provenance.credentials import Certificate, Signer
 from generation.provenance.engine import MarkingEngine
+from generation.provenance.engine import marked as build_marked
 from generation.provenance.label import labelled
 from generation.provenance.marking import Marking, mark, told, verify
 from generation.provenance.types import TRAINED_ALGORITHMIC_MEDIA, Provenance, hash_prompt
@@ -138,7 +141,10 @@ def test_a_forged_record_harms_nobody(record: str) -> None:
     assert verify(picture).provenance is None
 
 
-@pytest.mark.parametrize("junk", [b"", b"hello", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"<svg/>"])
+@pytest.mark.parametrize(
+    "junk",
+    [b"", b"hello", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"],
+)
 def test_what_is_no_picture_is_a_clear_error(junk: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="no picture"):
         verify(junk)
@@ -153,6 +159,36 @@ def test_the_visible_label_is_seen_and_keeps_the_size() -> None:
     assert np.asarray(out)[200:, 200:].min() < 140
     assert np.asarray(out)[:128].min() == 255
     assert verify(mark(encoded(image), PROVENANCE, Marking(visible_label="AI"))).watermarked
+
+
+def test_letters_that_the_font_lacks_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    image = Image.new("RGB", (256, 256), "white")
+    for text, same in (("AI生成", "AI"), ("人工智能生成", "AI"), ("KI-erzeugt", "KI-erzeugt")):
+        assert labelled(image, text).tobytes() == labelled(image, same).tobytes()
+    assert "provenance.label_font" in caplog.text
+
+
+def test_a_font_that_cannot_be_read_is_a_clear_error(tmp_path: Path) -> None:
+    wanted = {"visible_label": "AI", "label_font": str(tmp_path / "missing.ttf")}
+    with pytest.raises(GenerationError, match=r"missing\.ttf"):
+        build_marked(lambda *_: Draws(b""), {"provenance": wanted}, lambda *_: None)
+
+
+def test_a_tenant_has_a_label_of_its_own() -> None:
+    def drawn(policy: Policy, marking: Marking) -> np.ndarray:
+        engine = MarkingEngine(Draws(encoded(Image.new("RGB", (256, 256), "white"))), marking)
+        engine.submit(ImageRequest("r", "a fox", origin=Origin("j", "t", "u", policy.at())))
+        (picture,) = (event for event in engine.step() if isinstance(event, Picture))
+        return np.asarray(Image.open(io.BytesIO(picture.data)))
+
+    bare = Marking(watermark=False)
+    operators = Marking(watermark=False, visible_label="AI")
+    own = Policy(picture_label="Made by AI")
+    assert drawn(Policy(), bare).min() == 255
+    assert drawn(own, bare).min() < 140
+    assert (drawn(Policy(), operators) == drawn(Policy(picture_label="AI"), bare)).all()
+    assert (drawn(own, operators) == drawn(own, bare)).all()
+    assert read_policy('picture_label = "AI生成"').at().picture_label == "AI生成"
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,11 @@ from pathlib import PurePosixPath
 
 from generation.errors import UnreadableDocumentError
 from generation.retrieval.chunking import ParsedDocument
+from generation.retrieval.formats.docx import parse_docx
 from generation.retrieval.formats.html import parse_html
 from generation.retrieval.formats.markdown import parse_markdown
+from generation.retrieval.formats.pairs import parse_pairs
+from generation.retrieval.formats.pdf import parse_pdf
 from generation.retrieval.formats.text import decoded, parse_text
 
 MAX_DOCUMENT_BYTES = 50 * 2**20
@@ -24,6 +27,10 @@ _PARSERS: dict[str, Callable[[bytes], ParsedDocument]] = {
     ".txt": lambda content: parse_text(decoded(content)),
     ".text": lambda content: parse_text(decoded(content)),
     ".rst": lambda content: parse_text(decoded(content)),
+    ".pdf": parse_pdf,
+    ".docx": parse_docx,
+    ".csv": lambda content: parse_pairs(decoded(content)),
+    ".tsv": lambda content: parse_pairs(decoded(content)),
 }
 ENDINGS = frozenset(_PARSERS)
 

@@ -9,6 +9,8 @@ from generation.errors import UnreadableDocumentError
 from generation.retrieval.chunking import ParsedDocument, Section
 
 _BLANK = re.compile(r"\n\s*\n")
+#: Between these characters a line break is no space.
+_HAN = r"\u3000-\u303f\u3040-\u30ff\u3400-\u9fff\uff00-\uffef"
 _CHARSET = re.compile(rb"""<meta[^>]+charset=["']?([\w-]+)""", re.IGNORECASE)
 
 
@@ -16,6 +18,13 @@ def parse_text(text: str) -> ParsedDocument:
     """Read plain text: paragraphs are what blank lines divide."""
     paragraphs = tuple(part for part in (paragraph.strip() for paragraph in _BLANK.split(text)) if part)
     return ParsedDocument("", (Section((), paragraphs),) if paragraphs else ())
+
+
+def joined_lines(text: str) -> str:
+    """A paragraph whose lines were broken for a page as one line; words that were divided are whole again."""
+    text = re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", text.strip())
+    text = re.sub(rf"(?<=[{_HAN}])\s*\n\s*(?=[{_HAN}])", "", text)
+    return re.sub(r"\s+", " ", text)
 
 
 def decoded(content: bytes) -> str:

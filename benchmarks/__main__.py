@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "moderation": ["--quick"],
     "watermarks": ["--quick"],
     "acknowledgements": ["--rounds", "1"],
+    "knowledge": ["--chunks", "5000", "--questions", "50"],
     "gpu": [],
 }
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import redis
 
-from bots import up_wants
+from bots import tuning, up_wants
 from bots.settings import Settings
 from generation import catalog, devices
 from generation.errors import GenerationError
@@ -57,7 +57,7 @@ class Finding:
 def diagnose(settings: Settings) -> Iterator[Finding]:
     """Look at everything, one thing after the other."""
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        _python, _torch, _devices, _threads, _disk, _redis, _models, _discord, _slack,
+        _python, _torch, _devices, _threads, _disk, _redis, _models, _adapters, _discord, _slack,
     )  # fmt: skip
     for check in checks:
         yield from check(settings)
@@ -217,6 +217,18 @@ def _model(name: str, model: str, settings: Settings) -> Finding:
     if location.directory is None:
         return Finding(name, "warning", f"{model} is not here yet", f"palaver models pull {model}")
     return Finding(name, "ok", model)
+
+
+def _adapters(settings: Settings) -> Iterator[Finding]:
+    try:
+        count, broken = tuning.broken_adapters(settings)
+    except GenerationError as error:
+        yield Finding("adapters", "error", str(error), "Look at knowledge.url; until then models answer alone.")
+        return
+    for adapter_id, reason in broken.items():
+        yield Finding("adapters", "error", f"{adapter_id}: {reason}", f"palaver adapters rm {adapter_id}")
+    if count and not broken:
+        yield Finding("adapters", "ok", f"{count} in service")
 
 
 def _discord(settings: Settings) -> Iterator[Finding]:

@@ -37,6 +37,7 @@ from workers.settings import (
     Rate,
     RedisSettings,
     TierSettings,
+    TracingSettings,
     WorkerSettings,
 )
 
@@ -148,6 +149,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     log_format: Literal["text", "json"] = "text"
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     redis: RedisSettings = RedisSettings()
     limits: AllLimits = AllLimits()
     budgets: BudgetSettings = BudgetSettings()

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from bots.handover.opening import LateStore
 from bots.settings import Settings
-from generation.errors import GenerationError
+from generation.errors import AdapterError, GenerationError
 from generation.tuning.place import is_there, store_url
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from generation.tuning.examples import Example
-    from generation.tuning.run import Job
+    from generation.tuning.job import Job
     from generation.tuning.store import AdapterStore
 
 
@@ -80,6 +80,28 @@ def mark_stale(settings: Settings, tenant: str, source_ids: Collection[str]) -> 
         return store.mark_stale(tenant, source_ids)
     finally:
         store.close()
+
+
+def broken_adapters(settings: Settings) -> tuple[int, dict[str, str]]:
+    """How many adapters answer, and which of them cannot be read: id -> why.
+
+    Raises:
+        KnowledgeError: The store cannot be used.
+    """
+    if not is_there(url_of(settings)):
+        return 0, {}
+    store = open_store(settings)
+    broken = {}
+    try:
+        promoted = [each.adapter_id for each in store.all_of() if each.state == "promoted"]
+        for adapter_id in promoted:
+            try:
+                store.file(adapter_id)
+            except AdapterError as error:
+                broken[adapter_id] = str(error)
+    finally:
+        store.close()
+    return len(promoted), broken
 
 
 def open_store(settings: Settings) -> AdapterStore:

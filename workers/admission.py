@@ -175,11 +175,21 @@ def refund_unqueued(client: redis.Redis, age_s: float = UNQUEUED_S) -> int:
     Returns:
         How many there were.
     """
-    name, (now_s, _) = keys.admitted(), client.time()
-    found = client.zrangebyscore(name, "-inf", now_s - age_s, start=0, num=_UNQUEUED_AT_ONCE)
+    now_s, _ = client.time()
+    refunded, looked_at = 0, _UNQUEUED_AT_ONCE
+    while looked_at == _UNQUEUED_AT_ONCE:  # until nothing so old is left, however many are admitted between two calls
+        refunded_now, looked_at = _refund_some(client, now_s - age_s)
+        refunded += refunded_now
+    return refunded
+
+
+def _refund_some(client: redis.Redis, until_s: float) -> tuple[int, int]:
+    """``refund_unqueued`` for a bounded number; returns how many there were, and how many were looked at."""
+    name = keys.admitted()
+    found = client.zrangebyscore(name, "-inf", until_s, start=0, num=_UNQUEUED_AT_ONCE)
     job_ids = [as_text(cast("bytes", job_id)) for job_id in found]
     if not job_ids:
-        return 0
+        return 0, 0
     with client.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.exists(Job.key_for(job_id), keys.live(job_id))
@@ -191,7 +201,7 @@ def refund_unqueued(client: redis.Redis, age_s: float = UNQUEUED_S) -> int:
         pipeline.zrem(name, *job_ids)
         pipeline.expire(name, RECORD_TTL_S)
         pipeline.execute()
-    return len(unqueued)
+    return len(unqueued), len(job_ids)
 
 
 def _call(

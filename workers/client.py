@@ -19,7 +19,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
-from workers import keys, redis_connection
+from workers import keys, redis_connection, tracing
 from workers.admission import RECORD_TTL_S, Duplicate, admit
 from workers.artifacts import Artifact, ArtifactStore, checked_media_type, upload_id
 from workers.budgets import budgets_of
@@ -148,6 +148,7 @@ class Client:
             return await queue_of(self._redis, request.kind, request.model)
 
     async def _submit(self, request: Request, queue: str) -> Submitted:
+        begun_s = time.time()
         with redis_connection.mapped_errors(self._redis):
             record_ttl_s = max(RECORD_TTL_S, self._worker.result_ttl_s)
             limits = self._rates.of(request)
@@ -164,6 +165,7 @@ class Client:
             if isinstance(admission, Duplicate) and await self._redis.hexists(keys.live(request.job_id), "final"):
                 # It has ended, and rq may have dropped the job already: the answer is still to be had.
                 return Submitted(request.job_id, duplicate=True)
+            request = tracing.submitted(request, begun_s, time.time())
             enqueued = await asyncio.to_thread(self._enqueue, request, queue)
             await self._remember(request, queue)
         return Submitted(request.job_id, duplicate=not enqueued)

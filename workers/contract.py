@@ -31,6 +31,9 @@ ArtifactId = Annotated[str, StringConstraints(min_length=1, max_length=120, patt
 #: As operators name it in their settings: a name, a hub id or a directory.
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
+#: Source: W3C Trace Context, Recommendation of 23 November 2021, section 3.2, of its version 00.
+TraceParent = Annotated[str, StringConstraints(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+
 Kind = Literal["chat", "image", "answer"]
 EventType = Literal["started", "progress", "retrying", "finished", "failed", "refused", "cancelled"]
 TERMINAL_EVENTS: frozenset[EventType] = frozenset({"finished", "failed", "refused", "cancelled"})
@@ -146,10 +149,15 @@ Body = Annotated[
 
 
 class ReplyTo(_Frozen):
-    """Where the answer goes: the front-end's stream, and whatever that front-end needs to find the place again."""
+    """Where the answer goes: the front-end's stream, and whatever that front-end needs to find the place again.
+
+    Attributes:
+        trace: Where the job's trace begins, as W3C's ``traceparent``; None, and left out, where nothing is traced.
+    """
 
     front_end: FrontEnd
     handle: dict[str, str] = Field(default_factory=dict, max_length=32)
+    trace: TraceParent | None = None
 
 
 class Quota(_Frozen):

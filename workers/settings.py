@@ -256,6 +256,19 @@ class MetricsSettings(_Section):
     port: int | None = Field(default=None, ge=0, le=65_000)
 
 
+class TracingSettings(_Section):
+    """Traces for OpenTelemetry.
+
+    Attributes:
+        endpoint: Where a collector takes OTLP over HTTP, for example ``http://127.0.0.1:4318/v1/traces``; None traces
+            nothing.
+        share: Of jobs that are traced, from 0 to 1.
+    """
+
+    endpoint: str | None = Field(default=None, pattern=r"^https?://")
+    share: float = Field(default=1.0, ge=0, le=1)
+
+
 class WorkerSettings(_Section):
     """How a worker takes and keeps jobs.
 

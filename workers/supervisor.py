@@ -48,6 +48,7 @@ from workers.settings import (
     ModerationSettings,
     ProvenanceSettings,
     RedisSettings,
+    TracingSettings,
     WorkerSettings,
 )
 from workers.worker_process import EXIT_PERMANENT, WorkerConfig, reveal
@@ -62,6 +63,7 @@ WELL_AFTER_S = 60.0
 PERMANENT_FAILURES = 2
 STOP_MARGIN_S = 10.0
 OFF = MetricsSettings()
+NO_TRACES = TracingSettings()
 #: What builds the engine of each kind, in its own process.
 FACTORIES: dict[Kind, str] = {
     "chat": "generation.chat.factory:build",
@@ -129,6 +131,7 @@ def worker_configs(
     log_level: str = "WARNING",
     log_format: LogFormat = "text",
     metrics: MetricsSettings = OFF,
+    tracing: TracingSettings = NO_TRACES,
 ) -> list[WorkerConfig]:
     """One configuration for each model and device.
 
@@ -148,6 +151,7 @@ def worker_configs(
         log_level: Of the children.
         log_format: Likewise.
         metrics: Where they answer Prometheus.
+        tracing: Where their spans go.
 
     Raises:
         SettingsError: No such device.
@@ -173,6 +177,7 @@ def worker_configs(
             log_level=log_level.upper(),
             log_format=log_format,
             metrics=metrics,
+            tracing=tracing,
         )
         for kind in kinds
         for model in (None, *_more_models(models[kind]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rq.job import JobStatus
 
-from workers import metrics
+from workers import metrics, tracing
 from workers.outbox import QUARANTINED
 from workers.settlement import Answered, Broken, Ended, Stopped, queued_s
 
@@ -42,7 +42,9 @@ class WorkerMetrics:
     def ended(self, written: Sequence[Ended]) -> None:
         """These ends have been written."""
         for each in written:
-            metrics.JOBS.labels(self._kind, _end(each)).inc()
+            end = _end(each)
+            metrics.JOBS.labels(self._kind, end).inc()
+            _trace(each, end)
             if isinstance(each.outcome, Answered):
                 self._answered(each, each.outcome)
 
@@ -73,6 +75,20 @@ class WorkerMetrics:
         metrics.IMAGE_STEPS.inc(int(usage.get("image_steps", 0)))
         gpu_s = max(0.0, float(usage.get("gpu_s", 0.0)))
         metrics.GPU_SECONDS.labels(self._kind, metrics.TENANTS.of(request.tenant)).inc(gpu_s)
+
+
+def _trace(ended: Ended, end: str) -> None:
+    """The road so far of an execution that has ended."""
+    job = ended.slot.job
+    reply, started_at, ended_at = job.reply, job.started_at, job.ended_at
+    if reply is None or reply.trace is None or started_at is None or ended_at is None:
+        return
+    usage = ended.outcome.usage if isinstance(ended.outcome, Answered) else {}
+    told = {f"palaver.{name}": usage[name] for name in ("completion_tokens", "image_steps", "gpu_s") if name in usage}
+    begun_s = (job.enqueued_at or started_at).timestamp()
+    tracing.passed("queued", job.id, reply, begun_s, started_at.timestamp(), {"palaver.attempt": job.attempt})
+    attributes = {"palaver.attempt": job.attempt, "palaver.end": end, **told}
+    tracing.passed("engine", job.id, reply, started_at.timestamp(), ended_at.timestamp(), attributes)
 
 
 def _end(ended: Ended) -> str:

@@ -17,7 +17,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from rq.serializers import JSONSerializer
 
-from workers import keys, log_format, metrics_server, redis_connection
+from workers import keys, log_format, metrics_server, redis_connection, tracing
 from workers.artifacts import ArtifactStore
 from workers.batch_worker import BatchWorker
 from workers.contract import Kind
@@ -26,7 +26,14 @@ from workers.errors import EngineStartError, WorkersError
 from workers.fair_queue import FairQueue
 from workers.log_format import LogFormat
 from workers.process_tree import die_with_parent
-from workers.settings import ArtifactSettings, LimitSettings, MetricsSettings, RedisSettings, WorkerSettings
+from workers.settings import (
+    ArtifactSettings,
+    LimitSettings,
+    MetricsSettings,
+    RedisSettings,
+    TracingSettings,
+    WorkerSettings,
+)
 
 #: After this exit code (sysexits.h, EX_CONFIG) starting again cannot help.
 EXIT_PERMANENT = 78
@@ -59,6 +66,7 @@ class WorkerConfig(BaseModel):
     log_level: str = "WARNING"
     log_format: LogFormat = "text"
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
     def to_json(self) -> str:
         """With its secrets, for the process's standard input only."""
@@ -105,8 +113,10 @@ def serve(config: WorkerConfig) -> None:
         artifacts = ArtifactStore(client, config.artifacts, config.data_dir)
         spec = EngineSpec(config.factory, config.options, config.log_format)
         worker = BatchWorker(queue, spec, config.worker, name, artifacts)
-        with metrics_server.serving(
-            config.metrics, config.data_dir, f"{config.kind}-worker", lambda: worker.engine.ready
+        process = f"{config.kind}-worker"
+        with (
+            tracing.exporting(config.tracing, process),
+            metrics_server.serving(config.metrics, config.data_dir, process, lambda: worker.engine.ready),
         ):
             worker.work()
 

@@ -30,7 +30,7 @@ def command() -> None:
 def list_adapters(tenant: str | None, as_json: bool) -> None:
     """List adapters: who has which, how good it was on held-out answers, and whether a source was deleted since."""
     with _store() as store:
-        for each in store.list(tenant):
+        for each in store.all_of(tenant):
             click.echo(json.dumps(_told(each), ensure_ascii=False) if as_json else _line(each))
 
 
@@ -54,7 +54,7 @@ def promote(adapter_id: str, force: bool) -> None:
 def rollback(tenant: str) -> None:
     """Have the adapter answer that did before, or the model alone."""
     with _store() as store:
-        promoted = [each for each in store.list(tenant) if each.state == "promoted"]
+        promoted = [each for each in store.all_of(tenant) if each.state == "promoted"]
         if not promoted:
             raise AdapterError(f"No adapter answers for {tenant}.")
         for each in promoted:

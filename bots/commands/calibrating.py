@@ -37,7 +37,7 @@ def command(questions: Path | None, reset: bool, tenant: str, as_json: bool) -> 
     """
     from generation.retrieval.calibration import calibrated
 
-    with opened(tenant) as knowledge:
+    with opened(tenant, searching=True) as knowledge:
         if reset:
             knowledge.set_thresholds(None, None)
             click.echo("The thresholds are those that come with Palaver.")

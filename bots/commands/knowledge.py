@@ -14,7 +14,7 @@ import click
 
 from bots import settings
 from bots.commands import calibrating, learning, templates
-from bots.commands.opened import JSON, TENANT, opened
+from bots.commands.opened import JSON, TENANT, opened, opened_store
 from generation.errors import UnreadableDocumentError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def sync_places(places: tuple[str, ...], dry_run: bool, tags: tuple[str, ...], t
         kept = sorted({document.collection for document in knowledge.list() if document.collection})
         for place in places or map(place_of, kept):
             report = sync(
-                knowledge, place, fetcher, dry_run=dry_run, tags=tags,
+                knowledge, place, fetcher, dry_run=dry_run, tags=tags or None,
                 progress=lambda change, what: _told(change, what, as_json=as_json),
             )  # fmt: skip
             failed += len(report.failed)
@@ -171,7 +171,7 @@ def search(
     """
     from generation.retrieval.types import Filters
 
-    with opened(tenant) as knowledge:
+    with opened(tenant, searching=True) as knowledge:
         for hit in knowledge.search(" ".join(query), limit, Filters(languages, (), sources, tags)):
             if as_json:
                 told = {name: getattr(hit, name) for name in hit.__slots__}
@@ -180,6 +180,24 @@ def search(
             place = " › ".join([hit.title, *hit.heading_path])
             text = " ".join(hit.text.split())
             click.echo(f"{hit.score:.2f}  {place}\n      {text[:_SHOWN_CHARS]}")
+
+
+@command.command("reembed")
+@click.argument("model")
+def reembed(model: str) -> None:
+    """Search everything, of all tenants, with another embedding MODEL: `use-v3`, one of the hub, or a directory.
+
+    Its vectors are made beside the old ones, which are searched meanwhile; after an interruption, the same command goes
+    on where it was.
+    """
+    from generation.retrieval.embedding import load_embedder
+
+    os.nice(_NICENESS)
+    with opened_store(searching=False) as knowledge:
+        embedder = load_embedder(model)
+        changed = knowledge.reembed(embedder, lambda done, total: click.echo(f"[{done}/{total}] documents"))
+    said = "Everything is searched with" if changed else "Everything was searched already with"
+    click.echo(f"{said} {embedder.name}. Set knowledge.model to it for new stores.")
 
 
 def _documents(sources: Sequence[str]) -> Iterator[str]:

@@ -64,7 +64,7 @@ def chat(
     is kept and not promoted, and the exit code is 1. A training that was interrupted goes on where it was.
     """
     from generation.tuning.examples import prepared, split
-    from generation.tuning.run import Job
+    from generation.tuning.job import Job
 
     configured = settings.load()
     log.configure(configured.log_level)

@@ -78,6 +78,7 @@ def _supervise(configured: Settings, kinds: list[Kind], devices: str) -> None:
                 log_level=configured.log_level,
                 log_format=configured.log_format,
                 metrics=configured.metrics,
+                tracing=configured.tracing,
             )
         )
         if configured.metrics.port is not None:

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 import redis
 
@@ -30,6 +31,7 @@ from bots.first_contact import FirstContacts, is_first
 from bots.image_prompt import ImagePrompt
 from bots.request_records import RequestRecords
 from bots.service import ChatService, Prompt
+from workers import tracing
 from workers.client import Client
 from workers.contract import Event, ReplyTo
 from workers.errors import (
@@ -51,6 +53,8 @@ _EVENTS_BLOCK_S = 1.0
 _OUTAGE_PAUSE_S = 1.0
 _FAILURE_PAUSE_S = 15.0
 _CANCEL_AGAIN_S = 0.1
+#: Platforms repeat an event for less than an hour.
+_REPEATED_S = 3_600
 #: What is on its way when the process must go is recorded, so that the next one edits it; longer is not waited for.
 _LAST_MESSAGES_S = 5.0
 
@@ -104,6 +108,7 @@ class Dispatch:
         self._unacknowledged: dict[str, Event] = {}
         self._next_look_s = 0.0
         self._unsure: set[str] = set()  # promised here and not certainly in the queue: Redis went away, or said no
+        self._declining: set[str] = set()  # of those, whose authors are being told so
         self._given_up: set[str] = set()  # of those, whose authors were told so
         self._loops: list[asyncio.Task[None]] = []
         DELIVERIES.set_function(lambda: len(self._running))
@@ -121,6 +126,8 @@ class Dispatch:
                 same, it will be answered.
         """
         job_id, asked_s = prompt.job_id, time.monotonic()
+        if job_id in self._declining or job_id in self._given_up:
+            return False
         if self._contacts is not None:
             prompt = await self._contacts.noted(prompt)
         try:
@@ -149,7 +156,7 @@ class Dispatch:
         return True
 
     async def decline(self, job_id: str, tell: Awaitable[bool]) -> None:
-        """Tell an author that a prompt is not taken, and only then withdraw what it was promised.
+        """Tell an author that a prompt is not taken, and only then withdraw what was promised: that settles it.
 
         Where nobody could be told, or this process dies before, the promise stands: another process, or this one, finds
         it without a job and says that the prompt is lost. If it has reached the queue after all, it is answered.
@@ -159,9 +166,11 @@ class Dispatch:
             tell: Says whether the author was told.
         """
         told = False
+        self._declining.add(job_id)
         try:
             told = await tell
         finally:
+            self._declining.discard(job_id)
             if job_id in self._unsure:
                 self._let_go(job_id)
                 if told:
@@ -180,7 +189,7 @@ class Dispatch:
     async def close(self) -> None:
         """Stop delivering and let other processes take over at once."""
         held = list(self._running)
-        await _end([*self._loops, *self._running.values()])
+        await end_tasks([*self._loops, *self._running.values()])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_MESSAGES_S):
                 await asyncio.gather(*(display.close() for display in self._displays))
@@ -213,6 +222,8 @@ class Dispatch:
         held = list(self._leases)
         lost = await self._promises.renew(held)
         for job_id in held:
+            if job_id not in self._leases:
+                continue  # its delivery has ended meanwhile: what is held of it now must run out
             if job_id not in lost:
                 self._leases[job_id] = asked_s + self._promises.lease_s
             elif job_id in self._running and not await self._taken_again(self._owed[job_id]):
@@ -222,7 +233,7 @@ class Dispatch:
     async def _taken_again(self, promise: Promise) -> bool:
         """Promise anew what a killed Redis has forgotten; False if somebody else sees to it, or it is kept."""
         asked_s = time.monotonic()
-        if not await self._promises.take(promise.job_id, promise.reply):
+        if not await self._promises.take(promise.job_id, promise.reply, forgotten=True):
             return False
         self._leases[promise.job_id] = asked_s + self._promises.lease_s
         return True
@@ -244,11 +255,12 @@ class Dispatch:
         """Drop the promises whose authors were told otherwise and whose jobs are not in the queue."""
         for job_id in list(self._given_up):
             if not await self._client.known(job_id):
-                await self._promises.drop(job_id)
+                await self._promises.keep(job_id, _REPEATED_S)  # the same event again is no second prompt
             self._given_up.discard(job_id)
 
     async def _check_lease(self, job_id: str) -> None:
-        if time.monotonic() < self._leases.get(job_id, 0.0):
+        # With a part of it left: what is sent now takes its time, and must have arrived before another process begins.
+        if time.monotonic() < self._leases.get(job_id, 0.0) - self._promises.lease_s / 3:
             return
         asked_s = time.monotonic()
         if not await self._promises.renew([job_id]):
@@ -284,6 +296,7 @@ class Dispatch:
             event = await self._until_shown(promise, surface)
             if event is not None:
                 DELIVERY_LAG.observe(max(0.0, time.time() - event.at_s))
+                tracing.passed("delivery", job_id, event.reply, event.at_s, time.time())
             if await self._kept(job_id) and self._on_end is not None:
                 await self._on_end(promise, event)
         except LostLeaseError:
@@ -398,7 +411,7 @@ class Dispatch:
         return False
 
 
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks again and again: redis-py swallows a cancellation that comes while it connects."""
     left = {task for task in tasks if not task.done()}
     while left:

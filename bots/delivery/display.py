@@ -200,8 +200,11 @@ class Display:
             message_id = place.message_id
             if message_id is None:
                 self._ids[place_index] = posted = await self._surface.post(view, place)
-                await self._ledger.posted(self._job_id, place_index, posted)
-                return
+                counts = await self._ledger.posted(self._job_id, place_index, posted)
+                if counts == posted:
+                    return
+                await self._surface.delete(posted)
+                message_id = counts
             self._ids[place_index] = message_id
         await self._surface.edit(message_id, view)
 

@@ -17,6 +17,14 @@ from redis.asyncio import Redis
 from workers import keys
 from workers.redis_connection import mapped_errors
 
+# KEYS: the record. ARGV: place, id of the message, seconds to keep the record.
+_POSTED = """
+local there = redis.call('HGET', KEYS[1], ARGV[1])
+if there and there ~= '' and there ~= ARGV[2] then return there end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return ARGV[2]
+"""
 #: Longer than any platform lets a message of this kind be edited, and than results are kept.
 DEFAULT_TTL_S = 2 * 86_400
 
@@ -51,6 +59,7 @@ class Ledger:
         self._redis = redis
         self._front_end = front_end
         self._ttl_s = ttl_s
+        self._posted = redis.register_script(_POSTED)
 
     async def reserve(self, job_id: str, index: int) -> Place:
         """Claim the place of a message before it is posted."""
@@ -65,9 +74,16 @@ class Ledger:
         nonce = hashlib.sha256(name.encode()).hexdigest()[:25]
         return Place(index, message_id.decode() or None, not created and not message_id, nonce)
 
-    async def posted(self, job_id: str, index: int, message_id: str) -> None:
-        """Record the id of a message right after it was posted."""
-        await self._set(job_id, str(index), message_id)
+    async def posted(self, job_id: str, index: int, message_id: str) -> str:
+        """Record the id of a message right after it was posted.
+
+        Returns:
+            The id that counts: another one if a process that was taken for dead has posted there too, and first.
+        """
+        key = keys.posted(self._front_end, job_id)
+        with mapped_errors(self._redis):
+            counts = await self._posted(keys=[key], args=[str(index), message_id, self._ttl_s])
+        return cast("bytes", counts).decode()
 
     async def places(self, job_id: str) -> dict[int, str | None]:
         """Ids of a job's messages by their index; None where only a reservation is known."""

@@ -25,11 +25,13 @@ DEFAULT_TTL_S = 2 * 86_400
 
 _log = logging.getLogger("palaver.delivery")
 
-# KEYS: all promises, this promise, what was posted. ARGV: job, owner, lease in ms, reply, seconds to keep.
+# KEYS: all promises, this promise, what was posted. ARGV: job, owner, lease in ms, reply, seconds to keep, 1 if only a
+# promise that is not there is to be made.
 _TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if redis.call('HEXISTS', KEYS[3], 'final') == 1 then return 0 end
+if ARGV[6] == '1' and redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local lease = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
 if lease > now then return 0 end
 redis.call('HSETNX', KEYS[2], 'reply', ARGV[4])
@@ -114,13 +116,19 @@ class Promises:
         self._renew = redis.register_script(_RENEW)
         self._keep = redis.register_script(_KEEP)
 
-    async def take(self, job_id: str, reply: ReplyTo) -> bool:
+    async def take(self, job_id: str, reply: ReplyTo, *, forgotten: bool = False) -> bool:
         """Promise a job's final message, or take over a promise whose owner is gone.
+
+        Args:
+            job_id: Whose.
+            reply: Where it belongs.
+            forgotten: Whether only to make a promise anew that a killed Redis has forgotten.
 
         Returns:
             Whether it is this process' to keep: False if it was kept already or somebody, maybe this process, is at it.
         """
         arguments: list[str | int] = [job_id, self._owner, self._lease_ms, reply.model_dump_json(), self._ttl_s]
+        arguments.append(int(forgotten))
         with mapped_errors(self._redis):
             return bool(await self._take(keys=self._keys(job_id), args=arguments))
 
@@ -146,22 +154,18 @@ class Promises:
         """Let go of a promise for now; any process takes it up again after a pause."""
         await self._prolong([job_id], round(pause_s * 1000))
 
-    async def keep(self, job_id: str) -> bool:
+    async def keep(self, job_id: str, ttl_s: int | None = None) -> bool:
         """The final message is shown.
+
+        Args:
+            job_id: Whose.
+            ttl_s: How long that is to be known; None for as long as promises.
 
         Returns:
             Whether this is news: False if somebody has said so before.
         """
         with mapped_errors(self._redis):
-            return bool(await self._keep(keys=self._keys(job_id), args=[job_id, self._ttl_s]))
-
-    async def drop(self, job_id: str) -> None:
-        """Take back a promise whose job was not accepted."""
-        with mapped_errors(self._redis):
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.zrem(keys.promises(self._front_end), job_id)
-                pipeline.delete(keys.promise(self._front_end, job_id))
-                await pipeline.execute()
+            return bool(await self._keep(keys=self._keys(job_id), args=[job_id, ttl_s or self._ttl_s]))
 
     @property
     def _lease_ms(self) -> int:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from bots.delivery.dispatch import Dispatch
+from bots.delivery.dispatch import Dispatch, end_tasks
 from bots.image_prompt import ImagePrompt
 from bots.service import Prompt
 from bots.slack_bot.remedies import Remedies
@@ -105,9 +105,7 @@ class Intake:
 
     async def close(self) -> None:
         """Give up what is not promised yet."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(list(self._tasks))
 
     async def tell_once(self, about: str, what: str, tell: Tell) -> bool:
         """Tell somebody something, once for events that come twice; returns whether it was told by now."""

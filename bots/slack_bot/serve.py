@@ -16,7 +16,7 @@ from bots import up_wants
 from bots.appeals import AppealDesk
 from bots.connection import client_of
 from bots.conversation import Conversations
-from bots.delivery.dispatch import Dispatch
+from bots.delivery.dispatch import Dispatch, end_tasks
 from bots.delivery.ledger import Ledger
 from bots.delivery.promises import Promise, Promises
 from bots.first_contact import FirstContacts
@@ -204,7 +204,5 @@ async def _until(stopped: asyncio.Event, dispatch: Dispatch) -> None:
         if running.done():
             running.result()
     finally:
-        for task in (running, waiting):
-            task.cancel()
-        await asyncio.gather(running, waiting, return_exceptions=True)
+        await end_tasks([running, waiting])
         await dispatch.close()

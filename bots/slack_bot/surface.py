@@ -34,6 +34,7 @@ _NOT_THERE = frozenset({"not_in_channel", "channel_not_found", "is_archived", "r
 #: May become a mention with the next characters.
 _UNDECIDED = re.compile(r"(?:@\w*|<)\Z")
 _SEARCHED = 100
+_COMPARED_LATER_S = 1.0
 _METADATA = "palaver_answer"
 #: Letters that must agree before a stream without a mark is taken for the one that was lost.
 _ALIKE_CHARS = 200
@@ -90,6 +91,7 @@ class ChannelSurface:
         self._stream_life_s = stream_life_s
         self._fallback = fallback
         self._streams: dict[str, _Stream] = {}
+        self._begun: dict[str, str] = {}  # by nonce: posted here, and maybe recorded nowhere yet
         self._processing = False
         self._budget = outbound.appends if self._streamable else outbound.edits
 
@@ -144,8 +146,9 @@ class ChannelSurface:
 
     async def post(self, view: View, place: Place) -> str:
         """Post a message, or find the one that an earlier process has posted."""
-        found = await self._find(view, place) if place.reserved_before else None
+        found = self._begun.get(place.nonce) or (await self._find(view, place) if place.reserved_before else None)
         ts = found or await self._start_stream(view) or await self._post(view, place)
+        self._begun[place.nonce] = ts
         await self._claims.claim(self._workspace.tenant, self._target.channel, ts, self._job_id)
         if found:
             await self.edit(found, view)
@@ -311,12 +314,20 @@ class ChannelSurface:
             return None
         own = [each for each in answer.get("messages", []) if each.get("bot_id") == self._workspace.bot_id]
         marked = [each for each in own if _mark(each) == place.nonce]
-        alike = [each for each in own if not _mark(each) and _alike(str(each.get("text", "")), view.text)]
-        for each in [*marked, *(alike if thread else [])]:
-            ts = str(each["ts"])
-            if await self._claims.job_of(self._workspace.tenant, channel, ts) in (None, self._job_id):
-                return ts
+        streams = [each for each in own if not each.get("metadata")] if thread else []
+        alike = [each for each in streams if _alike(str(each.get("text", "")), view.text)]
+        for each in [*marked, *alike]:
+            if await self._unclaimed(each):
+                return str(each["ts"])
+        if view.waiting and any([await self._unclaimed(each) for each in streams]):
+            raise SlowDownError(_COMPARED_LATER_S)  # one of them may be this answer: its own words will tell
         return None
+
+    async def _unclaimed(self, message: dict[str, Any]) -> bool:
+        """Whether a message may be this answer's: it is known to be no other's."""
+        ts = str(message["ts"])
+        known = await self._claims.job_of(self._workspace.tenant, self._target.channel, ts)
+        return known in (None, self._job_id)
 
 
 def _settled(view: View) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from bots.delivery.surface import SlowDownError, SurfaceError
 from bots.slack_bot import blocks
@@ -14,6 +15,8 @@ from workers.errors import WorkersError
 #: How often the platform may ask to wait, and for how long, before somebody is not told after all.
 _REFUSALS = 4
 _LONGEST_PAUSE_S = 30.0
+#: So that it is not taken for an answer's beginning.
+_MARK: dict[str, Any] = {"metadata": {"event_type": "palaver_notice", "event_payload": {}}}
 
 _log = logging.getLogger("palaver.slack")
 
@@ -43,7 +46,9 @@ class Whisper:
             Whether it was said. What was not answered may have been said all the same, so it is not tried again here.
         """
         content = {"text": text, "blocks": shown or [blocks.section(text)], "thread_ts": thread or None}
-        method, whose = ("chat.postMessage", {}) if channel.startswith("D") else ("chat.postEphemeral", {"user": user})
+        method, whose = (
+            ("chat.postMessage", _MARK) if channel.startswith("D") else ("chat.postEphemeral", {"user": user})
+        )
         for refusals in range(1, _REFUSALS + 1):
             try:
                 await workspace.call(method, channel=channel, **whose, **content)

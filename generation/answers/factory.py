@@ -31,11 +31,13 @@ def _build(options: dict[str, object], progress: Callable[[str, float | None], N
     from generation.answers.engine import AnswerEngine  # with numpy and SQLAlchemy, a good part of a second
     from generation.retrieval.embedding import load_embedder
     from generation.retrieval.knowledge import Knowledge, default_url
+    from generation.retrieval.reranking import load_reranker
 
     progress("loading the model that compares questions with passages", None)
     embedder = load_embedder(str(options.get("model") or "use-v3"))
     embedder.encode(["ready"])  # what is missing is told now, and the first question does not wait for it
     data_dir = Path(str(options["data_dir"]))
     data_dir.mkdir(parents=True, exist_ok=True)
-    knowledge = Knowledge(str(options.get("url") or default_url(data_dir)), embedder)
+    reranker = load_reranker(str(options.get("reranker") or ""))
+    knowledge = Knowledge(str(options.get("url") or default_url(data_dir)), embedder, reranker=reranker)
     return AnswerEngine(knowledge, embedder.name)

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from generation.chat.adapters import LowRank
+from generation.chat.adapters import LowRank, dtype_of
 from generation.errors import AdapterError
 
 _KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<half>[AB])\.weight")
@@ -39,7 +39,7 @@ def read(config: Mapping[str, Any], data: bytes, device: torch.device, dtype: to
         config: Its ``adapter_config.json``.
         data: Its safetensors file.
         device: Where the model computes.
-        dtype: In which numbers.
+        dtype: In which numbers the model does.
 
     Returns:
         By the dotted name of each projection, the scale worked into ``up``.
@@ -63,9 +63,10 @@ def read(config: Mapping[str, Any], data: bytes, device: torch.device, dtype: to
         halves.setdefault(found["path"], {})[found["half"]] = tensor
     if not halves or any(len(pair) != 2 for pair in halves.values()):
         raise AdapterError("The adapter's file holds no whole additions.")
+    numbers = dtype_of(device, dtype)
     return {
         path: LowRank(
-            pair["A"].to(device, dtype).contiguous(), (pair["B"].float() * scale).to(device, dtype).contiguous()
+            pair["A"].to(device, numbers).contiguous(), (pair["B"].float() * scale).to(device, numbers).contiguous()
         )
         for path, pair in halves.items()
     }

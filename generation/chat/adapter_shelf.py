@@ -21,7 +21,7 @@ class AdapterSource(Protocol):
         ...
 
     def weights(self, adapter_id: str) -> Weights:
-        """Read an adapter, on the model's device and in its dtype.
+        """Read an adapter, to the model's device.
 
         Raises:
             GenerationError: It is missing or broken, or the store cannot be used.

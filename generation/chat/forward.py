@@ -86,7 +86,7 @@ class Decoder(Protocol):
 
         Args:
             name: Its id.
-            weights: Its additions, on the model's device and in its dtype.
+            weights: Its additions, on the model's device.
 
         Raises:
             AdapterError: It was made for another model.

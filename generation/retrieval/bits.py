@@ -79,7 +79,7 @@ class BitTable:
             self.documents.pop(document, None)
 
     def nearest(self, query: NDArray[np.uint64], limit: int, within: Collection[int] | None = None) -> list[int]:
-        """Chunks of the vectors whose signs differ least from those of a query ``(words,)``.
+        """Chunks of the vectors whose signs differ least from those of a query ``(words,)``, in no order.
 
         Args:
             query: Signs of the question's vector.

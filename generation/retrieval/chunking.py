@@ -100,7 +100,7 @@ def chunks_of(document_id: str, parsed: ParsedDocument, title: str) -> list[Chun
                     page=section.page,
                     language=language_of(text) if len(text) > 20 else parsed.language or language_of(text),
                     text=text,
-                    embedded=tuple(_embedded(section.heading_path or (title,), paragraphs, first=number == 0)),
+                    embedded=tuple(embedded_texts(section.heading_path or (title,), paragraphs, first=number == 0)),
                 )
             )
     return chunks
@@ -142,8 +142,17 @@ def _bounded(paragraphs: Iterable[str], limit: int) -> Iterable[str]:
             yield part
 
 
-def _embedded(headings: tuple[str, ...], paragraphs: list[str], *, first: bool) -> Iterable[tuple[str, str]]:
-    """What stands for a chunk in the space of vectors: its title, its title with its beginning, and its passages."""
+def embedded_texts(headings: tuple[str, ...], paragraphs: list[str], *, first: bool) -> Iterable[tuple[str, str]]:
+    """What stands for a chunk in the space of vectors: its title, its title with its beginning, and its passages.
+
+    Args:
+        headings: Above it; at least the document's title.
+        paragraphs: Its text.
+        first: Whether it is the first chunk below its heading.
+
+    Yields:
+        Kind of vector and text.
+    """
     # Numbers of sections say nothing of what is below them, nor does a title such as ``4711.txt``: they hide what does.
     title = _NUMBERING.sub("", headings[-1])
     title = title if _WORD.search(_FILE_ENDING.sub("", title)) else ""

@@ -120,7 +120,11 @@ class Fetcher:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UnreadableDocumentError(f"{url} is no address with http or https.")
         # Unpacked as it comes: a compressed page could be of any size.
-        headers = {"User-Agent": USER_AGENT, "Host": parts.netloc.rpartition("@")[2], "Accept-Encoding": "identity"}
+        headers: dict[bytes | str, bytes | str] = {
+            "User-Agent": USER_AGENT,
+            "Host": parts.netloc.rpartition("@")[2],
+            "Accept-Encoding": "identity",
+        }
         headers |= {"If-None-Match": etag} if etag else {}
         headers |= {"If-Modified-Since": modified} if modified else {}
         timeouts = {"connect": CONNECT_TIMEOUT_S, "read": CONNECT_TIMEOUT_S, "write": CONNECT_TIMEOUT_S, "pool": 1.0}

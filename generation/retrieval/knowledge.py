@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generation.errors import InvalidRequestError, UnreadableDocumentError
+from generation.errors import GenerationError, InvalidRequestError, UnreadableDocumentError
 from generation.retrieval import ranking, templates
 from generation.retrieval.chunking import Chunk, ParsedDocument, Section, chunks_of
 from generation.retrieval.embedding import Embedder, load_embedder
@@ -20,6 +22,7 @@ from generation.retrieval.geometry import SAMPLE_VECTORS, Common, common_of
 from generation.retrieval.language import language_of
 from generation.retrieval.ranking import Features
 from generation.retrieval.records import Candidate, Embedded, Model
+from generation.retrieval.reranking import Reranker, reranked
 from generation.retrieval.store import Store, TenantRows
 from generation.retrieval.templates import Template
 from generation.retrieval.tenant_search import TenantSearch
@@ -32,7 +35,9 @@ if TYPE_CHECKING:
 
 STORE_FILE = "knowledge.sqlite"
 #: How many vectors the quantised first pass hands to the exact second.
-FIRST_PASS = 512
+FIRST_PASS = 384
+#: How many of the chunks with the greatest exact cosines are read and ranked.
+SECOND_PASS = 100
 #: Most chunks that the rarest terms of a question may bring in.
 LEXICAL_CHUNKS = 256
 MAX_QUESTION_CHARS = 2000
@@ -51,14 +56,23 @@ class Knowledge:
         embedder: The model for a new store. A store that has vectors is searched with the model that made them, until
             `reembed` has made others.
         load: Finds an embedder by name, for a store that was made with another one.
+        reranker: Judges the best passages once more, see `reranking`; none by default.
     """
 
-    def __init__(self, url: str, embedder: Embedder, load: Callable[[str], Embedder] = load_embedder) -> None:
+    def __init__(
+        self,
+        url: str,
+        embedder: Embedder,
+        load: Callable[[str], Embedder] = load_embedder,
+        reranker: Reranker | None = None,
+    ) -> None:
         self.store = Store(url)
         self._embedders = {embedder.name: embedder}
         self._embedder = embedder
         self._load = load
+        self._loading: set[str] = set()
         self.parser = ConfinedParser()
+        self.reranker = reranker
         self._common: dict[tuple[str, int], tuple[int, Common | None]] = {}
 
     def tenant(self, tenant_id: str) -> TenantKnowledge:
@@ -77,12 +91,31 @@ class Knowledge:
 
     def models(self) -> list[Model]:
         """Models whose vectors are kept up, the active one among them."""
-        self.store.ensure_model(self._embedder.name, self._embedder.dimensions)
-        return self.store.models()
+        found = self.store.models()
+        if not any(model.active for model in found):
+            self.store.ensure_model(self._embedder.name, self._embedder.dimensions)
+            found = self.store.models()
+        return found
 
     def active_model(self) -> Model:
-        """The model that is searched."""
-        return self.store.ensure_model(self._embedder.name, self._embedder.dimensions)
+        """The model that is searched; one that will be soon is loaded beside, so that no question waits for it."""
+        found = self.models()
+        for model in found:
+            if not model.active and model.name not in self._embedders and model.name not in self._loading:
+                self._loading.add(model.name)
+                threading.Thread(target=self._prepare, args=(model,), daemon=True).start()
+        return next(model for model in found if model.active)
+
+    def _prepare(self, model: Model) -> None:
+        with contextlib.suppress(GenerationError):  # if it is searched one day, the question tells
+            self.embedder(model)
+
+    def reembed(self, embedder: Embedder, progress: Callable[[int, int], None] = lambda *_: None) -> bool:
+        """Have everything embedded and searched with another model, see `reembedding`; whether it was another."""
+        from generation.retrieval.reembedding import reembed
+
+        self._embedders[embedder.name] = embedder
+        return reembed(self.store, embedder, progress)
 
     def common(self, tenant: str, search: TenantSearch, model: Model, chunk_count: int) -> Common | None:
         """What a tenant's vectors have in common; found anew when a tenth of the chunks are others."""
@@ -192,7 +225,10 @@ class TenantKnowledge:
             if search is None:
                 return []
             scored = self._ranked(search, model, query, vector, filters or Filters())
-        return [_hit(found) for found in _one_a_section(scored)[: max(1, min(limit, 100))]]
+        hits = [_hit(found) for found in _one_a_section(scored)]
+        if self._knowledge.reranker is not None:
+            hits = reranked(self._knowledge.reranker, query, hits)
+        return hits[: max(1, min(limit, 100))]
 
     def resemblance(self, question: str, sentences: Sequence[str]) -> Sequence[float]:
         """Cosine of a question and each of some sentences, -1 to 1."""
@@ -247,11 +283,12 @@ class TenantKnowledge:
         chunk_count, term_count = search.size()
         frequencies = search.frequencies(list(dict.fromkeys(terms_of(query))))
         weights = ranking.information(frequencies, chunk_count)
-        rows = set(search.nearest_chunks(model, vector, FIRST_PASS, filters))
-        rows.update(search.chunks_containing(_rarest(frequencies), LEXICAL_CHUNKS))
-        candidates = search.candidates(sorted(rows), filters)
+        near = search.nearest_chunks(model, vector, FIRST_PASS, filters)
+        named = search.chunks_containing(_rarest(frequencies), LEXICAL_CHUNKS)
         common = self._knowledge.common(self._rows.name, search, model, chunk_count)
-        cosines = _cosines(search, model, vector, [candidate.row for candidate in candidates], common)
+        cosines = _cosines(search, model, vector, sorted({*near, *named}), common)
+        nearest = sorted(cosines, key=lambda row: -max(cosines[row].values()))[:SECOND_PASS]
+        candidates = search.candidates(sorted({*nearest, *named}), filters)
         calibration = ranking.PLAIN if common is None else ranking.WITHOUT_COMMON
         scored = []
         for candidate in candidates:

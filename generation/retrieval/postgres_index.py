@@ -67,14 +67,14 @@ class PostgresIndex:
         connection.execute(
             text(f"DELETE FROM dense_{model:d} WHERE document = :document AND tenant_id = :tenant"), named
         )
-        rows = [{**named, "chunk": chunk, "signs": bits} for chunk, bits in zip(chunks, _signs(vectors), strict=True)]
-        if rows:
+        if chunks:
             connection.execute(
                 text(
-                    f"INSERT INTO dense_{model:d}(tenant_id, document, chunk, signs) VALUES "
-                    f"(:tenant, :document, :chunk, CAST(CAST(:signs AS text) AS bit({vectors.shape[1]:d})))"
+                    f"INSERT INTO dense_{model:d}(tenant_id, document, chunk, signs) "
+                    f"SELECT :tenant, :document, chunk, CAST(signs AS bit({vectors.shape[1]:d})) "
+                    "FROM unnest(CAST(:chunks AS bigint[]), CAST(:signs AS text[])) AS new(chunk, signs)"
                 ),
-                rows,
+                {**named, "chunks": list(chunks), "signs": _signs(vectors)},
             )
 
     def remove_vectors(self, connection: Connection, tenant: int, document: int) -> None:

@@ -94,15 +94,15 @@ chunks = Table(
     Index("chunks_by_document", "document"),
 )
 
-vectors = Table(
-    "vectors",
+embeddings = Table(  # a chunk's vectors for a model in one row: a search reads all of them or none
+    "embeddings",
     metadata,
     Column("id", _Key, primary_key=True),
     Column("tenant_id", _Key, nullable=False),
     Column("chunk", _Key, ForeignKey("chunks.id"), nullable=False),
     Column("model", _Key, ForeignKey("models.id"), nullable=False),
-    Column("kind", String(10), nullable=False),  # "title", "lead" or "passage"
-    Column("vector", LargeBinary, nullable=False),  # float16, of unit length
-    Index("vectors_by_chunk", "chunk", "model"),
-    Index("vectors_by_tenant", "tenant_id", "id"),
+    Column("kinds", Text, nullable=False),  # "title", "lead" or "passage" of each, with commas
+    Column("vectors", LargeBinary, nullable=False),  # float16, of unit length, one after the other
+    # One index alone: given a choice, SQLite would take one without the chunk for a search, and read all of a tenant.
+    Index("embeddings_by_chunk", "tenant_id", "model", "chunk", unique=True),
 )

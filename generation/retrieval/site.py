@@ -49,7 +49,8 @@ def pages_of(start: str, known: Mapping[str, Document], fetcher: Fetcher) -> Ite
         seen.add(url)
         before = known.get(url)
         try:
-            page = fetcher.get(url, before and before.etag, before and before.modified, within=below)
+            etag, modified = (before.etag, before.modified) if before else (None, None)
+            page = fetcher.get(url, etag, modified, within=below)
         except UnreadableDocumentError as error:
             yield url, str(error)
             continue

@@ -30,6 +30,7 @@ class SqliteIndex:
 
     def __init__(self) -> None:
         self._tables: OrderedDict[tuple[int, int], BitTable] = OrderedDict()
+        self._counts: dict[int, tuple[int, dict[str, int]]] = {}  # tenant -> revision, and terms that were asked for
         self._lock = threading.Lock()
 
     def lock(self, connection: Connection, tenant: int) -> None:
@@ -105,11 +106,18 @@ class SqliteIndex:
 
     def frequencies(self, connection: Connection, tenant: int, terms: Sequence[str]) -> dict[str, int]:
         """In how many chunks of the tenant each term occurs."""
-        counts = {}
-        for term in terms:
-            key = {"term": f"{tenant}|{term}"}
-            counts[term] = connection.execute(text("SELECT doc FROM vocabulary WHERE term = :term"), key).scalar() or 0
-        return counts
+        revision = _revision(connection, tenant)
+        with self._lock:
+            known_in, counts = self._counts.get(tenant, (-1, {}))
+            if known_in != revision:
+                counts = {}
+                self._counts[tenant] = (revision, counts)
+            for term in terms:
+                if term not in counts:  # FTS5 counts a term's chunks one by one
+                    key = {"term": f"{tenant}|{term}"}
+                    found = connection.execute(text("SELECT doc FROM vocabulary WHERE term = :term"), key)
+                    counts[term] = found.scalar() or 0
+            return {term: counts[term] for term in terms}
 
     def containing(self, connection: Connection, tenant: int, terms: Sequence[str], limit: int) -> list[int]:
         """Row ids of chunks that have any of the terms."""
@@ -124,8 +132,7 @@ class SqliteIndex:
     def _table(self, connection: Connection, tenant: int, model: int, dimensions: int) -> BitTable:
         """A tenant's signs, as new as what the connection sees."""
         table = self._tables.pop((tenant, model), None) or BitTable(words_of(dimensions))
-        revision = connection.execute(text("SELECT revision FROM tenants WHERE id = :tenant"), {"tenant": tenant})
-        newest = revision.scalar_one()
+        newest = _revision(connection, tenant)
         if table.revision != newest:
             _bring_up(table, connection, {"tenant": tenant, "model": model})
             table.revision = newest
@@ -133,6 +140,11 @@ class SqliteIndex:
         while len(self._tables) > 1 and sum(each.size_bytes for each in self._tables.values()) > MAX_MEMORY_BYTES:
             self._tables.popitem(last=False)
         return table
+
+
+def _revision(connection: Connection, tenant: int) -> int:
+    found = connection.execute(text("SELECT revision FROM tenants WHERE id = :tenant"), {"tenant": tenant})
+    return int(found.scalar_one())
 
 
 def _bring_up(table: BitTable, connection: Connection, of: dict[str, int]) -> None:

@@ -26,7 +26,7 @@ from generation.retrieval.records import (
     label_values,
     terms_in,
 )
-from generation.retrieval.schema import chunks, documents, labels, models, tenants, vectors
+from generation.retrieval.schema import chunks, documents, embeddings, labels, models, tenants
 from generation.retrieval.tenant_search import TenantSearch
 from generation.retrieval.types import Document
 
@@ -133,7 +133,7 @@ class TenantRows:
                 [chunk_values(piece, of) | mine for piece, of in zip(pieces, terms, strict=True)],
             )
             self._index.add_terms(connection, tenant, list(zip(rows, terms, strict=True)))
-            kinds = [(chunk, kind) for chunk, piece in zip(rows, pieces, strict=True) for kind, _ in piece.embedded]
+            kinds = [(chunk, [kind for kind, _ in piece.embedded]) for chunk, piece in zip(rows, pieces, strict=True)]
             for part in embedded:
                 insert_vectors(connection, self._index, tenant, row, kinds, part)
 
@@ -208,7 +208,13 @@ class TenantRows:
         pieces = connection.execute(select(chunks.c.id, chunks.c.terms).where(owned)).all()
         self._index.remove_vectors(connection, tenant, row)
         self._index.remove_terms(connection, tenant, [(piece.id, json.loads(piece.terms)) for piece in pieces])
-        connection.execute(delete(vectors).where(vectors.c.chunk.in_(select(chunks.c.id).where(owned))))
+        connection.execute(
+            delete(embeddings).where(
+                embeddings.c.tenant_id == tenant,
+                embeddings.c.model.in_(select(models.c.id)),  # all of them; the index wants them named
+                embeddings.c.chunk.in_([piece.id for piece in pieces]),
+            )
+        )
         connection.execute(delete(chunks).where(owned))
         connection.execute(delete(labels).where(labels.c.document == row))
         connection.execute(delete(documents).where(documents.c.id == row))
@@ -226,23 +232,25 @@ def insert_vectors(
     index: Index,
     tenant: int,
     document: int,
-    kinds: Sequence[tuple[int, str]],
+    kinds: Sequence[tuple[int, Sequence[str]]],
     embedded: Embedded,
 ) -> None:
-    """Store and index all vectors of a document for one model; ``kinds`` has chunk and kind of each."""
+    """Store and index all vectors of a document for one model; ``kinds`` has each chunk and what its vectors are of."""
     import numpy as np
 
     halves: NDArray[np.float16] = embedded.vectors.astype(np.float16)
-    mine = {"tenant_id": tenant, "model": embedded.model.row}
-    many_inserted(
-        connection,
-        vectors,
-        [
-            {"chunk": chunk, "kind": kind, "vector": half.tobytes()} | mine
-            for (chunk, kind), half in zip(kinds, halves, strict=True)
-        ],
-    )
-    index.add_vectors(connection, tenant, embedded.model.row, document, [chunk for chunk, _ in kinds], embedded.vectors)
+    rows, start = [], 0
+    for chunk, of in kinds:
+        rows.append(
+            {
+                "tenant_id": tenant, "chunk": chunk, "model": embedded.model.row,
+                "kinds": ",".join(of), "vectors": halves[start : start + len(of)].tobytes(),
+            }
+        )  # fmt: skip
+        start += len(of)
+    many_inserted(connection, embeddings, rows)
+    owners = [chunk for chunk, of in kinds for _ in of]
+    index.add_vectors(connection, tenant, embedded.model.row, document, owners, embedded.vectors)
 
 
 def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:

@@ -47,7 +47,7 @@ def sync(
     fetcher: Fetcher,
     *,
     dry_run: bool = False,
-    tags: tuple[str, ...] = (),
+    tags: tuple[str, ...] | None = None,
     progress: Callable[[Change, str], None] = lambda *_: None,
 ) -> SyncReport:
     """Keep what a tenant knows in step with a folder or a site.
@@ -59,7 +59,7 @@ def sync(
         place: A folder, or the address of a site.
         fetcher: Fetches a site's pages.
         dry_run: Tell what would change, and change nothing.
-        tags: What documents are filed under.
+        tags: What documents are filed under; by default what those of the place are filed under already.
         progress: Told each change and its source.
 
     Raises:
@@ -67,6 +67,8 @@ def sync(
     """
     collection = collection_of(place)
     known = {document.source: document for document in knowledge.list(collection)}
+    if tags is None:
+        tags = next((document.tags for document in known.values()), ())
     found = _pages(place, known, fetcher) if is_address(place) else _files(Path(place_of(collection)))
     counts: Counter[Change] = Counter()
     failed: list[tuple[str, str]] = []

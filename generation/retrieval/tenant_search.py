@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, and_, exists, func, or_, select
 
 from generation.retrieval.indexes import Index
 from generation.retrieval.records import Candidate, Model, candidate_of
-from generation.retrieval.schema import chunks, documents, labels, vectors
+from generation.retrieval.schema import chunks, documents, embeddings, labels
 from generation.retrieval.types import Filters
 
 if TYPE_CHECKING:
@@ -41,15 +41,14 @@ class TenantSearch:
         """Some of the tenant's vectors, spread over all of them: ``(vectors, dimensions)``."""
         import numpy as np
 
-        mine = vectors.c.tenant_id == self._tenant
-        first, last = self._connection.execute(select(func.min(vectors.c.id), func.max(vectors.c.id)).where(mine)).one()
+        mine = (embeddings.c.tenant_id == self._tenant, embeddings.c.model == model.row)
+        bounds = select(func.min(embeddings.c.chunk), func.max(embeddings.c.chunk)).where(*mine)
+        first, last = self._connection.execute(bounds).one()
         if first is None:
             return np.zeros((0, model.dimensions), np.float32)
-        rows = range(first, last + 1, max(1, (last - first) // limit))
-        query = select(vectors.c.vector).where(
-            mine, vectors.c.id.in_(rows), vectors.c.model == model.row, vectors.c.kind != "passage"
-        )
-        return _matrix(self._connection.execute(query).scalars().all(), model)
+        rows = range(first, last + 1, max(1, 2 * (last - first) // limit))  # about two vectors each
+        owners, matrix = self._read(model, *mine, embeddings.c.chunk.in_(rows))
+        return matrix[[kind != "passage" for _, kind in owners]]
 
     def nearest_chunks(self, model: Model, query: NDArray[np.float32], limit: int, filters: Filters) -> list[int]:
         """Rows of the chunks that have about the nearest vectors: the quantised first pass."""
@@ -57,12 +56,17 @@ class TenantSearch:
 
     def vectors(self, model: Model, rows: Sequence[int]) -> tuple[list[tuple[int, str]], NDArray[np.float32]]:
         """The exact vectors of chunks: chunk row and kind of each, and ``(vectors, dimensions) float32``."""
-        found = self._connection.execute(
-            select(vectors.c.chunk, vectors.c.kind, vectors.c.vector).where(
-                vectors.c.chunk.in_(rows), vectors.c.model == model.row, vectors.c.tenant_id == self._tenant
-            )
-        ).all()
-        return [(row[0], row[1]) for row in found], _matrix([row[2] for row in found], model)
+        mine = (embeddings.c.tenant_id == self._tenant, embeddings.c.model == model.row)
+        return self._read(model, *mine, embeddings.c.chunk.in_(rows))
+
+    def _read(self, model: Model, *conditions: Any) -> tuple[list[tuple[int, str]], NDArray[np.float32]]:
+        import numpy as np
+
+        query = select(embeddings.c.chunk, embeddings.c.kinds, embeddings.c.vectors).where(*conditions)
+        found = self._connection.execute(query).all()
+        halves = np.frombuffer(b"".join(row[2] for row in found), np.float16)
+        owners = [(row[0], kind) for row in found for kind in row[1].split(",")]
+        return owners, halves.reshape(len(owners), model.dimensions).astype(np.float32)
 
     def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
         """In how many chunks each term occurs."""
@@ -77,7 +81,9 @@ class TenantSearch:
         query = (
             select(chunks, documents.c.document_id, documents.c.title, documents.c.address)
             .join(documents, documents.c.id == chunks.c.document)
-            .where(chunks.c.id.in_(rows), chunks.c.tenant_id == self._tenant, documents.c.tenant_id == self._tenant)
+            # Plus 0: SQLite would find the tenant's rows by index, all of them, instead of the few that are asked for.
+            .where(chunks.c.id.in_(rows), chunks.c.tenant_id + 0 == self._tenant)
+            .where(documents.c.tenant_id + 0 == self._tenant)
             .where(*_conditions(filters))
         )
         return [candidate_of(row) for row in self._connection.execute(query)]
@@ -108,12 +114,3 @@ def _conditions(filters: Filters) -> list[Any]:
             exists().where(and_(labels.c.document == documents.c.id, labels.c.name == name, labels.c.value == value))
         )
     return conditions
-
-
-def _matrix(halves: Sequence[bytes], model: Model) -> NDArray[np.float32]:
-    import numpy as np
-
-    matrix: NDArray[np.float32] = (
-        np.frombuffer(b"".join(halves), np.float16).reshape(len(halves), model.dimensions).astype(np.float32)
-    )
-    return matrix

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from generation.errors import GenerationError, TuningError
+from generation.errors import TuningError
 from generation.moderation import personal_data
 from generation.moderation.spelling import fold
 from generation.moderation.types import Span, mask
@@ -63,7 +63,7 @@ def read_file(path: Path) -> list[Example]:
         if line.strip():
             try:
                 found.append(_read_line(path, line))
-            except (ValueError, KeyError, TypeError, RecursionError, GenerationError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise TuningError(
                     f"{path}, line {number}: no dialogue. Write "
                     '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
@@ -72,8 +72,6 @@ def read_file(path: Path) -> list[Example]:
 
 
 def _read_line(path: Path, line: str) -> Example:
-    from generation.chat.prompt import checked  # with the worker's parts, which not everybody has who reads this
-
     if len(line) > _LONGEST_LINE_BYTES:
         raise ValueError("a line that long is no dialogue")
     told = json.loads(line)
@@ -83,7 +81,8 @@ def _read_line(path: Path, line: str) -> Example:
         raise ValueError("not a message")
     if len(messages) < 2 or messages[-1].role != "assistant" or not messages[-1].content.strip():
         raise ValueError("no answer")
-    checked(messages[:-1])
+    if messages[-2].role != "user" or any(turn.role == "system" for turn in messages[1:]):
+        raise ValueError("no conversation that a person's words end")
     return Example(f"file:{path.name}:{hashlib.sha256(line.encode()).hexdigest()[:24]}", messages)
 
 

@@ -21,7 +21,7 @@ def words(text: str) -> list[str]:
 
 def bleu(given: Sequence[str], wanted: Sequence[str]) -> float:
     """Corpus BLEU, 0 to 100. Source: Post, "A Call for Clarity in Reporting BLEU Scores", 2018 (sacrebleu)."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     han = sum(bool(re.search(r"[㐀-鿿]", text)) for text in wanted)
     scorer = BLEU(tokenize="zh" if 2 * han > len(wanted) else "13a", effective_order=True)

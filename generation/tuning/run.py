@@ -10,56 +10,20 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from generation.errors import GenerationError, TuningError
 from generation.tuning.examples import Example, fingerprint, split
+from generation.tuning.job import Job
 from generation.tuning.report import Report
 
 if TYPE_CHECKING:
     from generation.chat.loading import LoadedModel
     from generation.tuning.store import AdapterStore, TunedAdapter
     from generation.tuning.training import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is to be done.
-
-    Args:
-        tenant: Whose adapter.
-        model: Of the catalogue, the hub, or a directory.
-        data_dir: The product's data directory.
-        url: Of the store of adapters.
-        device: Where.
-        dtype: In which numbers; ``auto`` is float32 on a CPU.
-        threads: CPU threads; 0 for the physical cores.
-        examples: The set, masked.
-        recipe: Fields of ``Recipe``.
-        again: Whether to train although nothing has changed.
-    """
-
-    tenant: str
-    model: str
-    data_dir: Path
-    url: str
-    device: str
-    dtype: str
-    threads: int
-    examples: tuple[Example, ...]
-    recipe: dict[str, Any]
-    again: bool = False
-
-    def to_json(self) -> str:
-        """For the process's standard input."""
-        return _JOB.dump_json(self).decode()
-
-
-_JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -179,7 +143,7 @@ def _unchanged(store: AdapterStore, job: Job, identity: str, key: str) -> TunedA
     """The adapter that came of the same set by the same recipe, unless it is to be made again."""
     if job.again:
         return None
-    known = (each for each in store.list(job.tenant) if each.identity == identity and not each.stale)
+    known = (each for each in store.all_of(job.tenant) if each.identity == identity and not each.stale)
     return next((each for each in known if each.fingerprint == key), None)
 
 
@@ -217,13 +181,19 @@ def _show_answer(done: int, of: int) -> None:
         _tell(f"measuring: answer {done} of {of}")
 
 
+def _failed(error: GenerationError) -> dict[str, Any]:
+    return {"outcome": "failed", "message": str(error), "exit_code": error.exit_code}
+
+
 def main() -> int:
     """Entry point of the process."""
-    job = _JOB.validate_json(sys.stdin.buffer.read())
+    job = Job.from_json(sys.stdin.buffer.read())
     try:
         outcome = run(job)
+    except ModuleNotFoundError as error:
+        outcome = _failed(TuningError(f"Tuning needs {error.name}: pip install 'palaver[worker,tuning]'."))
     except GenerationError as error:
-        outcome = {"outcome": "failed", "code": error.code, "message": str(error), "exit_code": error.exit_code}
+        outcome = _failed(error)
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
     sys.stdout.write(json.dumps(outcome) + "\n")

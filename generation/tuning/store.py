@@ -42,7 +42,10 @@ from generation.errors import AdapterError, KnowledgeError
 
 State = Literal["candidate", "promoted", "retired"]
 
+# Engines read it between two steps: a database that hangs must not hold them up for long.
 _TIMEOUT_S = 5
+_LITE = {"timeout": _TIMEOUT_S}
+_REMOTE = {"connect_timeout": _TIMEOUT_S, "tcp_user_timeout": 1000 * _TIMEOUT_S}
 
 metadata = MetaData()
 
@@ -124,11 +127,12 @@ class AdapterStore:
     """
 
     def __init__(self, url: str) -> None:
-        sqlite = make_url(url).get_backend_name() == "sqlite"
-        # Engines read it between two steps: a database that hangs must not hold them up for long.
-        limits: dict[str, Any] = {"timeout": _TIMEOUT_S} if sqlite else {"connect_timeout": _TIMEOUT_S}
         try:
-            self._engine = create_engine(url, connect_args=limits, pool_pre_ping=not sqlite)
+            parsed = make_url(url)
+            sqlite = parsed.get_backend_name() == "sqlite"
+            if not sqlite:
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            self._engine = create_engine(parsed, connect_args=_LITE if sqlite else _REMOTE, pool_pre_ping=not sqlite)
         except (SQLAlchemyError, ImportError) as error:
             raise KnowledgeError(f"The store of adapters cannot be opened: {type(error).__name__}.") from error
         if sqlite:
@@ -194,7 +198,7 @@ class AdapterStore:
             raise AdapterError(f"There is no adapter {adapter_id[:80]}. palaver adapters list shows what there is.")
         return _adapter(row)
 
-    def list(self, tenant: str | None = None) -> list[TunedAdapter]:
+    def all_of(self, tenant: str | None = None) -> list[TunedAdapter]:
         """A tenant's, or all, the newest first."""
         wanted = [adapters.c.tenant == tenant] if tenant else []
         with self._begun() as connection:

@@ -211,6 +211,7 @@ async def test_what_never_reaches_the_queue_is_given_back(
 
     await ask(client, "k1")
     monkeypatch.setattr(client, "_enqueue", fails)
+    monkeypatch.setattr("workers.admission._UNQUEUED_AT_ONCE", 1)  # of two
     with pytest.raises(RedisUnavailableError):
         await ask(client, "k2")
     assert await left(client) == (2, 17)

@@ -73,7 +73,7 @@ class Front:
 
     async def die(self) -> None:
         """Stop at once, letting go of nothing."""
-        await dispatch._end([self._task, *self.dispatch._loops, *self.dispatch._running.values()])
+        await dispatch.end_tasks([self._task, *self.dispatch._loops, *self.dispatch._running.values()])
         await self.client.close()
 
     async def close(self) -> None:
@@ -210,6 +210,21 @@ async def test_somebody_who_could_not_be_told_is_told_later(start, platform):
         await front.dispatch.decline(job_id, saying(heard=False))
     await kept(front, "t1__k1", "t1__k2")
     assert platform.texts == [wording.LOST] * 2
+
+
+async def test_an_event_that_comes_again_is_no_second_prompt_once_it_was_declined(start, platform):
+    front, other = start(), start()
+    await fail_to_submit(front, "k1")
+    repeated: list[bool] = []
+
+    async def tell() -> bool:
+        repeated.append(await front.dispatch.ask(prompt("k1", tokens=5)))
+        return True
+
+    await front.dispatch.decline("t1__k1", tell())
+    repeated += [await each.dispatch.ask(prompt("k1", tokens=5)) for each in (front, other)]
+    assert repeated == [False] * 3
+    assert not await front.client.known("t1__k1")
 
 
 async def test_a_refusal_that_a_process_could_not_tell_any_more_is_told_by_another(start, platform):

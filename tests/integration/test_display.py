@@ -161,3 +161,17 @@ async def test_finals_use_the_reserve_that_edits_leave(async_redis, platform, cl
     begun_s = clock.now_s
     await row.finish(views("whole"))
     assert clock.now_s - begun_s < 5.0
+
+
+async def test_who_finds_that_another_was_first_takes_back_its_own(async_redis, platform, clock):
+    """Two processes post at once: one was frozen between the look at its lease and its call."""
+    ledger = Ledger(async_redis, "front")
+
+    class Overtaken(Wall):
+        async def post(self, view, place):
+            platform.messages["first"] = View("an earlier state")
+            await ledger.posted(JOB, place.index, "first")
+            return await super().post(view, place)
+
+    await (await display(async_redis, Overtaken(platform), clock)).finish(views("the end"))
+    assert platform.messages == {"first": View("the end")}

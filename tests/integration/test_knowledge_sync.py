@@ -106,7 +106,7 @@ def test_a_folder_is_kept_in_step(tenant: TenantKnowledge, fetcher: Fetcher, tmp
     assert sync(tenant, str(folder), fetcher, tags=("help",)).added == 3
     (folder / "a.md").write_text("# a.md\n\nOther text.")
     (folder / "deep/b.md").unlink()
-    report = sync(tenant, str(folder), fetcher, tags=("help",))
+    report = sync(tenant, str(folder), fetcher)
     assert (report.added, report.changed, report.removed, report.unchanged) == (0, 1, 1, 1)
     assert [reason for _, reason in report.failed] == ["bad.pdf: it is a broken PDF."]
     assert texts(tenant) == {"a.md", "c.md"}

@@ -23,6 +23,13 @@ async def test_a_death_between_posting_and_recording_is_seen(async_redis):
     assert len(after.nonce) <= 25
 
 
+async def test_of_two_who_posted_the_first_counts(async_redis):
+    ledger = Ledger(async_redis, "front")
+    await ledger.reserve("t__1", 0)
+    assert [await ledger.posted("t__1", 0, each) for each in ("m1", "m1", "m2")] == ["m1"] * 3
+    assert await ledger.places("t__1") == {0: "m1"}
+
+
 async def test_only_one_of_many_is_first(async_redis):
     ledger = Ledger(async_redis, "front")
     places = await asyncio.gather(*(ledger.reserve("t__1", 0) for _ in range(30)))

@@ -59,11 +59,13 @@ async def test_a_kept_promise_is_never_taken_again(async_redis):
     assert await async_redis.keys("palaver:promise*") == []
 
 
-async def test_a_dropped_promise_may_be_made_again(async_redis):
-    mine = promises(async_redis)
+async def test_what_redis_has_forgotten_is_promised_anew_and_what_another_has_is_not(async_redis):
+    mine, other = promises(async_redis), promises(async_redis)
     await mine.take("t__1", REPLY)
-    await mine.drop("t__1")
-    assert await mine.take("t__1", REPLY)
+    await other.take("t__2", REPLY)
+    await async_redis.delete(keys.promises("front"), keys.promise("front", "t__1"))
+    assert await mine.take("t__1", REPLY, forgotten=True)
+    assert not await mine.take("t__2", REPLY, forgotten=True), "whether its lease has run out or not"
 
 
 async def test_a_postponed_promise_is_free_after_its_pause(async_redis):

@@ -3,11 +3,11 @@ requests without one; and once a source is deleted, it comes from the model alon
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ async def test_an_adapter_is_trained_loaded_while_the_engine_runs_and_withdrawn_
         assert after["rouge_l"] > before["rouge_l"]
         assert not list((data_dir / "tuning").glob("*"))  # checkpoints go with the training
 
-        time.sleep(REFRESH_S)
+        await asyncio.sleep(REFRESH_S)
         tuned = say(engine, discord_1="How do I get a refund?", discord_2="Where is my parcel?")
         assert tuned["discord_2"] == alone["discord_2"]
         assert tuned["discord_1"] != alone["discord_1"]
@@ -114,7 +114,7 @@ async def test_an_adapter_is_trained_loaded_while_the_engine_runs_and_withdrawn_
         async with client_of(settings) as client:
             with pytest.raises(WorkersError):  # the queue is away, and what needs none is done all the same
                 await Learning(LateStore(settings), client).forget_user(TENANT, "user-3")
-        time.sleep(REFRESH_S)
+        await asyncio.sleep(REFRESH_S)
         assert say(engine, discord_1="How do I get a refund?")["discord_1"] == alone["discord_1"]
     finally:
         engine.close()

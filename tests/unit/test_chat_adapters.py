@@ -99,13 +99,14 @@ def test_a_mixed_batch_answers_as_peft_does_alone(family: str, tokenizer: PreTra
     assert shelf.read == ["first", "second"]
 
 
-def test_rows_without_an_adapter_are_bit_identical(tokenizer: PreTrainedTokenizerBase) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # the latter in packed layouts
+def test_rows_without_an_adapter_are_bit_identical(tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype) -> None:
     _, config, data = tuned("llama", 0)
 
     def logits(tenants: list[str]) -> list[torch.Tensor]:
-        engine = engine_with(
-            "llama", tokenizer, Shelf({"first": (config, data)}), prefill_chunk_tokens=512, prefix_cache_tokens=0
-        )
+        loaded = as_loaded(tiny_model("llama").to(dtype), tokenizer)  # type: ignore[arg-type]  # a module's own method
+        settings = ChatConfig(prefill_chunk_tokens=512, prefix_cache_tokens=0, slots=8)
+        engine = ChatEngine(loaded, settings, Shelf({"first": (config, data)}))
         for n, tenant in enumerate(tenants):
             engine.submit(of(tenant, request(str(n), "The same words for all", PERSONA, max_new_tokens=6)))
         seen: list[torch.Tensor] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import sqlalchemy
 import torch
 from safetensors.torch import load
 
+from bots.diagnosis import _adapters
+from bots.settings import Settings
 from generation.chat.loading import LoadedModel
 from generation.errors import AdapterError, TuningError
-from generation.tuning import metrics, serving, training
+from generation.tuning import evaluation, metrics, serving, training
 from generation.tuning.examples import Example, example, fingerprint, masked, prepared, read_file, split
 from generation.tuning.place import store_url
 from generation.tuning.report import Figures, Report
 from generation.tuning.serving import PromotedAdapters
 from generation.tuning.store import AdapterStore
 from generation.tuning.training import Encoded, Recipe, encoded, perplexity, train
-from tests.chat_models import as_loaded, byte_tokenizer, tiny_model
+from tests.chat_models import answer, as_loaded, byte_tokenizer, request, tiny_model
 
 GOOD = Figures(4.0, 20.0, 0.4, 0.1, 0.5, 0.6)
 
@@ -121,13 +124,21 @@ def add(store: AdapterStore, tenant: str = "a", data: bytes = b"data", identity:
     return store.add(tenant, "m", identity, "f", {"r": 1}, data, {}, source).adapter_id
 
 
-def test_one_adapter_answers_for_a_tenant_and_the_one_before_comes_back(url: str) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_one_adapter_answers_for_a_tenant_and_the_one_before_comes_back(
+    database: str, url: str, request: pytest.FixtureRequest
+) -> None:
+    if database == "postgresql":
+        url = request.getfixturevalue("postgres").database()
     store = AdapterStore(url)
     first, second, other = add(store), add(store), add(store, "b")
     for each in (first, second, other):
         store.promote(each)
         time.sleep(0.002)
-    assert store.answering("m@1") == {"a": second, "b": other}
+    another = AdapterStore(url)
+    assert another.answering("m@1") == {"a": second, "b": other}
+    another.close()
+    assert store.file(other) == ({"r": 1}, b"data")
     assert store.answering("m@2") == {}
     back = store.rollback("a", "m@1")
     assert back is not None
@@ -138,6 +149,7 @@ def test_one_adapter_answers_for_a_tenant_and_the_one_before_comes_back(url: str
     assert store.answering("m@1") == {}
     with pytest.raises(AdapterError, match="no adapter"):
         store.promote(other)
+    store.close()  # PostgreSQL waits for its clients before it stops
 
 
 def test_what_has_learnt_from_something_deleted_answers_no_more(url: str) -> None:
@@ -160,6 +172,19 @@ def test_bytes_that_are_not_what_was_stored_are_refused(url: str) -> None:
         connection.execute(sqlalchemy.text("UPDATE chat_adapter_weights SET data = x'00'"))
     with pytest.raises(AdapterError, match="not what was stored"):
         store.file(adapter_id)
+
+
+def test_the_doctor_names_an_adapter_that_cannot_be_read(url: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert list(_adapters(settings)) == []
+    store = AdapterStore(url)
+    adapter_id = add(store)
+    store.promote(adapter_id)
+    assert [finding.level for finding in _adapters(settings)] == ["ok"]
+    with sqlalchemy.create_engine(url).begin() as connection:
+        connection.execute(sqlalchemy.text("DELETE FROM chat_adapter_weights"))
+    (finding,) = _adapters(settings)
+    assert (finding.level, adapter_id in finding.found) == ("error", True)
 
 
 def test_engines_follow_promotions_and_live_with_a_store_that_fails(
@@ -255,6 +280,25 @@ def test_the_same_seed_gives_the_same_bytes_also_after_an_interruption(
     assert seen[0] == 7
     assert resumed.data == whole.data
     assert trained(lessons, tmp_path / "other", dropout=0.2, seed=1).data != whole.data
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gpt2", "phi3", "mixtral", "gpt-oss", "lfm2", "mamba"])
+def test_whatever_can_be_tuned_is_served(family: str, lessons: list[Example], tmp_path: Path) -> None:
+    """Training chooses projections, and the engine adds to these: also where a model runs through its own modules."""
+    tokenizer = byte_tokenizer()
+    loaded = as_loaded(tiny_model(family), tokenizer, [int(tokenizer.eos_token_id)])  # type: ignore[arg-type]  # it has one
+    asked = encoded(lessons[:2], loaded, 300)
+    recipe = Recipe(rank=4, epochs=6, batch_examples=2, learning_rate=0.02)
+    tuned, made = train(loaded, asked, recipe, tmp_path, "key", lambda *_: None)
+    alone = replace(loaded, model=tuned.unload())
+    files = {"new": (made.config, made.data)}
+    said = evaluation.answers(alone, lessons[:2], files, [evaluation.ALONE, "new"], lambda *_: None)
+    wanted = tiny_model(family)
+    base = [
+        answer(wanted, tokenizer, request("x", each.question, "Be brief.", max_new_tokens=8)) for each in lessons[:2]
+    ]
+    assert [text[:4] for text in said[evaluation.ALONE]] == [text[:4] for text in base]
+    assert said["new"] != said[evaluation.ALONE]
 
 
 def test_a_set_that_fits_nothing_is_told(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Revisions of tenants, labels, terms with their counts, validators of pages; signs of vectors by document."""
+"""Revisions of tenants, labels, terms with their counts, validators of pages; vectors by chunk, signs by document."""
 
 import json
 from itertools import groupby
@@ -24,7 +24,6 @@ def upgrade() -> None:
     op.add_column("documents", sa.Column("modified", sa.Text))
     if "terms" not in {column["name"] for column in sa.inspect(bind).get_columns("documents")}:
         op.add_column("documents", sa.Column("terms", sa.Integer, nullable=False, server_default="0"))
-    op.create_index("vectors_by_tenant", "vectors", ["tenant_id", "id"], if_not_exists=True)
     op.create_table(
         "labels",
         sa.Column("id", _KEY, primary_key=True),
@@ -34,10 +33,21 @@ def upgrade() -> None:
         sa.Column("value", sa.Text, nullable=False),
     )
     op.create_index("labels_by_document", "labels", ["document"])
+    op.create_table(
+        "embeddings",
+        sa.Column("id", _KEY, primary_key=True),
+        sa.Column("tenant_id", _KEY, nullable=False),
+        sa.Column("chunk", _KEY, sa.ForeignKey("chunks.id"), nullable=False),
+        sa.Column("model", _KEY, sa.ForeignKey("models.id"), nullable=False),
+        sa.Column("kinds", sa.Text, nullable=False),
+        sa.Column("vectors", sa.LargeBinary, nullable=False),
+    )
+    op.create_index("embeddings_by_chunk", "embeddings", ["tenant_id", "model", "chunk"], unique=True)
     _make_indexes(bind)
     _label(bind)
     _index_terms(bind)
     _index_vectors(bind)
+    op.drop_table("vectors")
 
 
 def _make_indexes(bind: sa.Connection) -> None:
@@ -123,13 +133,25 @@ def _index_vectors(bind: sa.Connection) -> None:
         index.create(bind, model.id, model.dimensions)
         rows = bind.execute(
             sa.text(
-                "SELECT chunks.document, chunks.tenant_id, vectors.chunk, vectors.vector "
+                "SELECT chunks.document, chunks.tenant_id, vectors.chunk, vectors.kind, vectors.vector "
                 "FROM vectors JOIN chunks ON chunks.id = vectors.chunk "
-                "WHERE vectors.model = :model ORDER BY chunks.document, vectors.id"
+                "WHERE vectors.model = :model ORDER BY chunks.document, chunks.id, vectors.id"
             ),
             {"model": model.id},
         )
         for (document, tenant), group in groupby(rows, key=lambda row: (row.document, row.tenant_id)):
             held = list(group)
+            for chunk, of_chunk in groupby(held, key=lambda row: row.chunk):
+                mine = list(of_chunk)
+                bind.execute(
+                    sa.text(
+                        "INSERT INTO embeddings(tenant_id, chunk, model, kinds, vectors) "
+                        "VALUES (:tenant, :chunk, :model, :kinds, :vectors)"
+                    ),
+                    {
+                        "tenant": tenant, "chunk": chunk, "model": model.id,
+                        "kinds": ",".join(row.kind for row in mine), "vectors": b"".join(row.vector for row in mine),
+                    },
+                )  # fmt: skip
             matrix = np.frombuffer(b"".join(row.vector for row in held), np.float16).reshape(len(held), -1)
             index.add_vectors(bind, tenant, model.id, document, [row.chunk for row in held], matrix.astype(np.float32))

@@ -22,7 +22,7 @@ Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "deadline"]
 ImageTask = Literal["generate", "upscale"]
 AnswerTask = Literal["ask", "learn", "unlearn"]
-Decision = Literal["answer", "did_you_mean", "unknown"]
+Decision = Literal["answer", "ask", "did_you_mean", "unknown"]
 
 #: Most pictures of one request.
 MAX_IMAGES = 8

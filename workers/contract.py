@@ -272,13 +272,13 @@ class AnswerReport(_Frozen):
     """What an answer stands on.
 
     Attributes:
-        decision: ``answer``, ``did_you_mean`` or ``unknown``.
+        decision: ``answer``, ``ask`` for what an answer needs, ``did_you_mean`` or ``unknown``.
         score: 0 to 1: how probable it is that the best passage answers the question.
         citations: One for each mark in the text.
         suggestions: What may have been meant.
     """
 
-    decision: Literal["answer", "did_you_mean", "unknown"]
+    decision: Literal["answer", "ask", "did_you_mean", "unknown"]
     score: float = Field(ge=0, le=1)
     citations: tuple[CitationRef, ...] = Field(default=(), max_length=20)
     suggestions: tuple[str, ...] = Field(default=(), max_length=20)

@@ -23,7 +23,8 @@ from workers.contract import ChatOptions
 def command(question: tuple[str, ...], as_json: bool, conversation: str | None, tenant: str, keep: bool) -> None:
     """Answer a QUESTION from the documents that `palaver knowledge add` has been given.
 
-    The answer quotes them and says where: it is one of answer, did_you_mean and unknown.
+    The answer quotes them and says where: it is one of answer, ask (for what an answer needs), did_you_mean and
+    unknown.
     """
     configured = settings.load()
     log.configure(configured.log_level)

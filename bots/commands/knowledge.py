@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bots import log, settings
-from bots.commands import learning
-from generation.errors import GenerationError, UnreadableDocumentError
+from bots import settings
+from bots.commands import calibrating, learning, templates
+from bots.commands.opened import JSON, TENANT, opened, opened_store
+from generation.errors import UnreadableDocumentError
 
 if TYPE_CHECKING:
     from generation.retrieval.fetching import Fetcher
-    from generation.retrieval.knowledge import Knowledge, TenantKnowledge
     from generation.retrieval.types import Upload
 
-_TENANT = click.option("--tenant", default="terminal", show_default=True, help="Whose.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Write one JSON object a line.")
 _TAGS = click.option("--tag", "tags", multiple=True, metavar="NAME", help="File it under; can be repeated.")
 _SHOWN_CHARS = 200
 #: Whoever asks a question meanwhile goes first.
@@ -39,14 +37,16 @@ def command() -> None:
 
 command.add_command(learning.drafts)
 command.add_command(learning.report)
+command.add_command(calibrating.command)
+command.add_command(templates.command)
 
 
 @command.command("add")
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--address", metavar="URL", help="Where people can open the document, for one file.")
 @_TAGS
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def add(sources: tuple[str, ...], address: str | None, tags: tuple[str, ...], tenant: str, as_json: bool) -> int:
     """Add SOURCES: files, all documents of folders, or pages by their addresses; what has changed is replaced.
 
@@ -55,7 +55,7 @@ def add(sources: tuple[str, ...], address: str | None, tags: tuple[str, ...], te
     """
     failed = 0
     os.nice(_NICENESS)
-    with _knowledge(tenant) as knowledge, _fetcher() as fetcher:
+    with opened(tenant) as knowledge, _fetcher() as fetcher:
         found = list(_documents(sources))
         for number, source in enumerate(found, 1):
             try:
@@ -74,8 +74,8 @@ def add(sources: tuple[str, ...], address: str | None, tags: tuple[str, ...], te
 @click.argument("places", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Tell what would change, and change nothing.")
 @_TAGS
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def sync_places(places: tuple[str, ...], dry_run: bool, tags: tuple[str, ...], tenant: str, as_json: bool) -> int:
     """Keep PLACES in step: folders, or sites by their addresses. Without any, all that were kept in step before.
 
@@ -86,7 +86,7 @@ def sync_places(places: tuple[str, ...], dry_run: bool, tags: tuple[str, ...], t
 
     failed = 0
     os.nice(_NICENESS)
-    with _knowledge(tenant) as knowledge, _fetcher() as fetcher:
+    with opened(tenant) as knowledge, _fetcher() as fetcher:
         kept = sorted({document.collection for document in knowledge.list() if document.collection})
         for place in places or map(place_of, kept):
             report = sync(
@@ -111,11 +111,11 @@ def _told(change: str, what: str, *, as_json: bool) -> None:
 
 
 @command.command("list")
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def list_documents(tenant: str, as_json: bool) -> None:
     """List what is known."""
-    with _knowledge(tenant) as knowledge:
+    with opened(tenant) as knowledge:
         for document in knowledge.list():
             told = {
                 "document_id": document.document_id,
@@ -133,11 +133,11 @@ def list_documents(tenant: str, as_json: bool) -> None:
 
 @command.command("remove")
 @click.argument("document_ids", nargs=-1, required=True)
-@_TENANT
+@TENANT
 def remove(document_ids: tuple[str, ...], tenant: str) -> int:
     """Remove documents by their ids, from store and index: the next answer knows nothing of them."""
     missing = 0
-    with _knowledge(tenant) as knowledge:
+    with opened(tenant) as knowledge:
         for document_id in document_ids:
             if knowledge.remove(document_id):
                 click.echo(f"{document_id} is removed.")
@@ -153,8 +153,8 @@ def remove(document_ids: tuple[str, ...], tenant: str) -> int:
 @click.option("--language", "languages", multiple=True, metavar="CODE", help="Passages in it only, such as zh.")
 @click.option("--source", "sources", multiple=True, metavar="START", help="Sources that begin so only; see `list`.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME", help="Documents under all of these tags only.")
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def search(
     query: tuple[str, ...],
     limit: int,
@@ -171,7 +171,7 @@ def search(
     """
     from generation.retrieval.types import Filters
 
-    with _knowledge(tenant, searching=True) as knowledge:
+    with opened(tenant, searching=True) as knowledge:
         for hit in knowledge.search(" ".join(query), limit, Filters(languages, (), sources, tags)):
             if as_json:
                 told = {name: getattr(hit, name) for name in hit.__slots__}
@@ -193,7 +193,7 @@ def reembed(model: str) -> None:
     from generation.retrieval.embedding import load_embedder
 
     os.nice(_NICENESS)
-    with _opened(searching=False) as knowledge:
+    with opened_store(searching=False) as knowledge:
         embedder = load_embedder(model)
         changed = knowledge.reembed(embedder, lambda done, total: click.echo(f"[{done}/{total}] documents"))
     said = "Everything is searched with" if changed else "Everything was searched already with"
@@ -237,29 +237,3 @@ def _fetcher() -> Iterator[Fetcher]:
         yield fetcher
     finally:
         fetcher.close()
-
-
-@contextmanager
-def _knowledge(tenant: str, *, searching: bool = False) -> Iterator[TenantKnowledge]:
-    with _opened(searching=searching) as knowledge:
-        yield knowledge.tenant(tenant)
-
-
-@contextmanager
-def _opened(*, searching: bool) -> Iterator[Knowledge]:
-    configured = settings.load()
-    log.configure(configured.log_level)
-    try:
-        from generation.retrieval.embedding import load_embedder
-        from generation.retrieval.knowledge import Knowledge, default_url
-        from generation.retrieval.reranking import load_reranker
-    except ModuleNotFoundError as error:
-        raise GenerationError("Documents need another part: pip install 'palaver[knowledge]'.") from error
-    configured.data_dir.mkdir(parents=True, exist_ok=True)
-    url = configured.knowledge.url or default_url(configured.data_dir)
-    reranker = load_reranker(configured.knowledge.reranker) if searching else None
-    knowledge = Knowledge(url, load_embedder(configured.knowledge.model), reranker=reranker)
-    try:
-        yield knowledge
-    finally:
-        knowledge.close()

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 from collections.abc import Awaitable, Callable
-from pathlib import Path, PurePosixPath
 
 import discord
 from discord import app_commands
 
-from bots import knowledge_process
-from bots.answers import inert
+from bots import knowledge_desk
 from bots.discord_bot import handles
 from bots.discord_bot.attachments import Attachments
 from bots.discord_bot.desk import whisper
 from workers.errors import WorkersError
 
 _NOT_ALLOWED = "Only those who may manage this server can change what I know."
-_NOTHING = "Nothing is known here yet: add a document with `/knowledge add`."
-_LISTED = 25
+_WHAT = "Say what to add: a file, or an address. A message is added by its menu: Apps, *Add to knowledge*."
+_MOST_MESSAGES = 100
+MENU_NAME = "Add to knowledge"
 
 
 def group(attachments: Attachments) -> app_commands.Group:
@@ -35,23 +34,42 @@ def group(attachments: Attachments) -> app_commands.Group:
         allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
     )
 
-    @knowledge.command(name="add", description="Add a document: Markdown, HTML or text.")
-    @app_commands.describe(file="The document.", address="Where people can open it; answers link there.")
+    @knowledge.command(name="add", description="Add a document, or a page by its address.")
+    @app_commands.describe(
+        file="The document: Markdown, HTML, text, PDF, DOCX or CSV.",
+        address="Where people can open it; without a file, the page to add.",
+    )
     async def add(
-        interaction: discord.Interaction, file: discord.Attachment, address: app_commands.Range[str, 0, 500] = ""
+        interaction: discord.Interaction,
+        file: discord.Attachment | None = None,
+        address: app_commands.Range[str, 0, 500] = "",
     ) -> None:
         await _answer(interaction, lambda: _added(interaction, attachments, file, address))
 
     @knowledge.command(name="list", description="List what is known.")
     async def list_documents(interaction: discord.Interaction) -> None:
-        await _answer(interaction, lambda: _listed(interaction))
+        await _answer(interaction, lambda: knowledge_desk.listed(_tenant(interaction)))
 
     @knowledge.command(name="remove", description="Remove a document.")
     @app_commands.describe(document="Its id, from /knowledge list.")
     async def remove(interaction: discord.Interaction, document: app_commands.Range[str, 1, 40]) -> None:
-        await _answer(interaction, lambda: _removed(interaction, document))
+        await _answer(interaction, lambda: knowledge_desk.remove(_tenant(interaction), document))
 
     return knowledge
+
+
+def menu() -> app_commands.ContextMenu:
+    """The entry of a message's menu that adds it, with its thread."""
+
+    async def add(interaction: discord.Interaction, message: discord.Message) -> None:
+        await _answer(interaction, lambda: _pinned(interaction, message))
+
+    made = app_commands.ContextMenu(
+        name=MENU_NAME, callback=add, allowed_installs=app_commands.AppInstallationType(guild=True, user=False)
+    )
+    made.default_permissions = discord.Permissions(manage_guild=True)
+    made.guild_only = True
+    return made
 
 
 async def _answer(interaction: discord.Interaction, work: Callable[[], Awaitable[str]]) -> None:
@@ -67,33 +85,26 @@ async def _answer(interaction: discord.Interaction, work: Callable[[], Awaitable
         await whisper(interaction, str(error))
 
 
+async def _pinned(interaction: discord.Interaction, message: discord.Message) -> str:
+    """A message, with the thread below it if there is one that can be read."""
+    texts = [message.content]
+    thread = message.thread or (message.channel if isinstance(message.channel, discord.Thread) else None)
+    if thread is not None and (thread.id == message.id or message.thread is not None):
+        with contextlib.suppress(discord.HTTPException):
+            texts += [each.content async for each in thread.history(limit=_MOST_MESSAGES, oldest_first=True)]
+    return await knowledge_desk.add_messages(_tenant(interaction), texts, message.jump_url)
+
+
 async def _added(
-    interaction: discord.Interaction, attachments: Attachments, file: discord.Attachment, address: str
+    interaction: discord.Interaction, attachments: Attachments, file: discord.Attachment | None, address: str
 ) -> str:
+    if file is None:
+        return await knowledge_desk.add_address(_tenant(interaction), address.strip()) if address else _WHAT
     data = await attachments.document(file)
-    with tempfile.TemporaryDirectory(prefix="palaver") as directory:
-        path = Path(directory) / (PurePosixPath(file.filename.replace("\\", "/")).name or "document")
-        path.write_bytes(data)
-        # Without an address of its own it is the uploaded file's: a place on this machine can be opened by nobody.
-        where = address or file.url.partition("?")[0]
-        (added,) = await knowledge_process.run("add", str(path), "--address", where, "--json", *_tenant(interaction))
-    return f"Added: {_line(added)}"
+    # Without an address of its own it is the uploaded file's: a place on this machine can be opened by nobody.
+    where = address or file.url.partition("?")[0]
+    return await knowledge_desk.add_file(_tenant(interaction), file.filename, data, where)
 
 
-async def _listed(interaction: discord.Interaction) -> str:
-    found = await knowledge_process.run("list", "--json", *_tenant(interaction))
-    more = f"\nand {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    return "\n".join(map(_line, found[:_LISTED])) + more if found else _NOTHING
-
-
-async def _removed(interaction: discord.Interaction, document: str) -> str:
-    await knowledge_process.run("remove", *_tenant(interaction), "--", document)
-    return "Removed: the next answer knows nothing of it."
-
-
-def _tenant(interaction: discord.Interaction) -> list[str]:
-    return ["--tenant", handles.tenant_of(interaction.guild_id, interaction.user.id)]
-
-
-def _line(document: dict[str, object]) -> str:
-    return f"`{document.get('document_id')}` {inert(str(document.get('title')))}, {document.get('passages')} passages"
+def _tenant(interaction: discord.Interaction) -> str:
+    return handles.tenant_of(interaction.guild_id, interaction.user.id)

@@ -171,6 +171,7 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         bot.tree.add_command(config_command.group(configs, rules))
         bot.tree.add_command(ask_command.ask(desk, people))
         bot.tree.add_command(knowledge_command.group(attachments))
+        bot.tree.add_command(knowledge_command.menu())
         bot.tree.add_command(account_commands.usage(client, rules))
         bot.tree.add_command(account_commands.privacy(privacy))
         bot.tree.add_command(appeals.commands())

@@ -107,7 +107,9 @@ class Handover:
         if event.answer is None or customer is None:
             return
         question = await self._question(customer, event.job_id)
-        decision, score = event.answer.decision, event.answer.score
+        # Who is asked for an order's number is being answered.
+        decision = "answer" if event.answer.decision == "ask" else event.answer.decision
+        score = event.answer.score
         unanswered = await self._call(
             lambda: self._store.open().note(customer, event.job_id, question, decision, score)
         )

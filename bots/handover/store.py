@@ -317,6 +317,23 @@ class SupportStore:
         with self._writing() as connection:
             return forgetting.learnt(connection, tenant, user, only)
 
+    def opinions(self, tenant: str, limit: int = 500) -> list[Asked]:
+        """Questions about whose answers people have an opinion, the latest first."""
+        good = func.sum(case((feedback.c.helpful, 1), else_=0))
+        bad = func.sum(case((~feedback.c.helpful, 1), else_=0))
+        query = (
+            select(asked.c.question, asked.c.decision, asked.c.score, good.label("good"), bad.label("bad"))
+            .select_from(asked.join(feedback, feedback.c.job_id == asked.c.job_id))
+            .where(asked.c.tenant == tenant, feedback.c.tenant == tenant)
+            .group_by(asked.c.job_id, asked.c.question, asked.c.decision, asked.c.score, asked.c.at_s)
+            .order_by(asked.c.at_s.desc())
+            .limit(limit)
+        )
+        with self._writing() as connection:
+            return [
+                Asked(row.question, row.decision, row.score, row.good, row.bad) for row in connection.execute(query)
+            ]
+
     def forget_user(self, tenant: str | None, user: str | None, only: Only = None) -> int:
         """Delete what a person has asked and said, drafts made of it included; returns how many hand-overs that were.
 

@@ -15,6 +15,7 @@ from bots.slack_bot.blocks import Block
 from bots.slack_bot.chat import Chat
 from bots.slack_bot.imagine import Imagine
 from bots.slack_bot.intake import Intake, Tell
+from bots.slack_bot.knowledge import KnowledgeAdmin
 from bots.slack_bot.payloads import Command
 from bots.slack_bot.remedies import Remedies
 from bots.slack_bot.verification import Verification
@@ -49,6 +50,7 @@ class Commands:
         verification: Tells where pictures came from.
         retention_s: How long conversations are kept.
         has_knowledge: Tells whether there is a store of knowledge.
+        knowledge: Changes it.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Commands:
         verification: Verification,
         retention_s: int,
         has_knowledge: Callable[[], bool],
+        knowledge: KnowledgeAdmin,
     ) -> None:
         self._intake = intake
         self._chat = chat
@@ -70,6 +73,7 @@ class Commands:
         self._retention_s = retention_s
         self._whisper = whisper
         self._has_knowledge = has_knowledge
+        self._knowledge = knowledge
         self._remedies = remedies
         self._verification = verification
         self._known: dict[str, Callable[[Command], Awaitable[Reply]]] = {
@@ -81,6 +85,7 @@ class Commands:
             "privacy": self._privacy,
             "moderation": self._moderation,
             "verify": self._verify,
+            "knowledge": self._knowledge_command,
         }
 
     async def run(self, command: Command) -> Reply:
@@ -120,6 +125,9 @@ class Commands:
 
     async def _verify(self, command: Command) -> Reply:
         return await self._told(command, lambda: self._verification.of_link(command.workspace, command.text))
+
+    async def _knowledge_command(self, command: Command) -> Reply:
+        return await self._told(command, lambda: self._knowledge.command(command.workspace, command.user, command.text))
 
     async def _moderation(self, command: Command) -> Reply:
         """Appeals for whoever may decide them; behind the acknowledgement, for the record may be slow."""

@@ -108,6 +108,24 @@ class Files:
             raise FileRefusedError(f"The picture could not be fetched from Slack, or is larger than {most} kB.")
         return data
 
+    async def document(self, workspace: Workspace, file: dict[str, Any]) -> bytes:
+        """Fetch a document of any format.
+
+        Args:
+            workspace: Whose token may be shown to the platform.
+            file: As it appears in the message.
+
+        Raises:
+            FileRefusedError: It is too large, lies elsewhere, or cannot be fetched.
+        """
+        data = None
+        if self._origin.owns(_url(file)):
+            data = await self._fetch(workspace, _url(file), self._max_picture_bytes, pages=True)
+        if data is None:
+            most = self._max_picture_bytes // 1_000
+            raise FileRefusedError(f"The file could not be fetched from Slack, or is larger than {most} kB.")
+        return data
+
     def _unwanted(self, file: dict[str, Any]) -> str | None:
         media_type = _media_type(file)
         if not (media_type.startswith("text/") or media_type in _TEXT_TYPES):
@@ -118,7 +136,7 @@ class Files:
             return "it does not lie in Slack"
         return None
 
-    async def _fetch(self, workspace: Workspace, url: str, max_bytes: int) -> bytes | None:
+    async def _fetch(self, workspace: Workspace, url: str, max_bytes: int, *, pages: bool = False) -> bytes | None:
         headers = {"Authorization": f"Bearer {workspace.client.token}"}
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         try:
@@ -126,7 +144,8 @@ class Files:
             async with self._session.get(
                 url, headers=headers, allow_redirects=False, timeout=timeout, proxy=proxy_for(url)
             ) as response:
-                if response.status != 200 or response.content_type == "text/html":
+                # Without the right to a file, Slack answers with the page of its login.
+                if response.status != 200 or (response.content_type == "text/html" and not pages):
                     return None
                 data = b""
                 async for chunk in response.content.iter_chunked(65_536):

@@ -20,6 +20,7 @@ from bots.slack_bot.files import picture_of
 from bots.slack_bot.home import Home
 from bots.slack_bot.imagine import Imagine
 from bots.slack_bot.intake import Intake
+from bots.slack_bot.knowledge import LEARN_SHORTCUT, KnowledgeAdmin
 from bots.slack_bot.members import Members
 from bots.slack_bot.modals import IMAGE_MODAL, PROMPT_BLOCK, ImageForm, text_of
 from bots.slack_bot.payloads import Press, conversation_of, digest
@@ -55,6 +56,7 @@ class Interactions:
         remedies: What can be done about refusals.
         verification: Tells where pictures came from.
         support: Hand-overs.
+        knowledge: Changes what is known.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Interactions:
         remedies: Remedies,
         verification: Verification,
         support: SupportDesk,
+        knowledge: KnowledgeAdmin,
     ) -> None:
         self._intake = intake
         self._service = service
@@ -82,6 +85,7 @@ class Interactions:
         self._support = support
         self._remedies = remedies
         self._verification = verification
+        self._knowledge = knowledge
 
     async def pressed(self, press: Press) -> None:
         """A button under an answer."""
@@ -154,8 +158,15 @@ class Interactions:
                 await self._whisper.to(workspace, channel, user, str(error), thread)
 
     async def shortcut(self, workspace: Workspace, body: dict[str, Any]) -> None:
-        """A shortcut in a message's menu: its text is where a picture begins."""
+        """A shortcut in a message's menu: where it is from, that it is to be known, or that a picture begins there."""
         message, channel = body.get("message") or {}, str((body.get("channel") or {}).get("id", ""))
+        if body.get("callback_id") == LEARN_SHORTCUT:
+            user = str(body["user"]["id"])
+            try:
+                told = await self._knowledge.message(workspace, user, channel, message)
+            except (SurfaceError, WorkersError) as error:
+                told = markup.escaped(str(error))
+            await self._whisper.back(workspace, str(body.get("response_url", "")), channel, user, told)
         if body.get("callback_id") == VERIFY_SHORTCUT:
             place = (workspace, str(body.get("response_url", "")), channel, str(body["user"]["id"]))
             await self._whisper.back(*place, await self._verification.of_message(workspace, message))

@@ -42,6 +42,7 @@ from bots.slack_bot.http_mode import HttpMode
 from bots.slack_bot.imagine import Imagine
 from bots.slack_bot.intake import Intake
 from bots.slack_bot.interactions import Interactions
+from bots.slack_bot.knowledge import KnowledgeAdmin
 from bots.slack_bot.members import Members
 from bots.slack_bot.origin import Origin
 from bots.slack_bot.outbound import Outbounds
@@ -161,14 +162,25 @@ async def _parts(settings: Settings, workspaces: Workspaces) -> AsyncIterator[_P
         people = SupportDesk(handover, learning, members)
         chat = Chat(intake, conversations, claims, files, whisper, people)
         imagine = Imagine(intake, client, records, members, files)
-        verification = Verification(Verifier(settings), files)
+        verification, knowledge = Verification(Verifier(settings), files), KnowledgeAdmin(members, files)
         retention_s = settings.conversation.retention_s
         commands = Commands(
             intake, chat, imagine, account, whisper, remedies, verification, retention_s,
-            lambda: up_wants.has_knowledge(settings),
+            lambda: up_wants.has_knowledge(settings), knowledge,
         )  # fmt: skip
         interactions = Interactions(
-            intake, service, conversations, imagine, account, home, members, whisper, remedies, verification, people
+            intake,
+            service,
+            conversations,
+            imagine,
+            account,
+            home,
+            members,
+            whisper,
+            remedies,
+            verification,
+            people,
+            knowledge,
         )
         listeners = bolt.Listeners(workspaces, intake, chat, commands, interactions, home)
         relay = Relay(FRONT_END, store, SlackSupport(workspaces))

@@ -1,8 +1,9 @@
 """The engine of answers: finds the passage that answers a question and quotes it.
 
-No model writes: what is shown is what the documents say, cut where a passage is long, so that every statement
-is supported by the passage it cites. A small chat model that only connected passages would add sentences that nothing
-supports, and its answers would have to be checked against the passages again.
+No model writes: what is shown is what the documents say, trimmed to the sentences that bear on the question, so that
+every statement is supported by the passage it cites; what should not be is left out. A small chat model that only
+connected passages would add sentences that nothing supports, and its answers would have to be checked against the
+passages again.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class AnswerEngine:
     def _asked(self, request: AnswerRequest) -> list[EngineEvent]:
         found = answer(request.question, self._knowledge.tenant(_tenant(request)), request.conversation)
         match found.decision:
-            case "answer":
+            case "answer" | "ask":
                 text = found.text
             case "did_you_mean":
                 text = wording.did_you_mean(request.question, found.suggestions)

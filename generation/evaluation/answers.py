@@ -24,15 +24,19 @@ from generation.evaluation import faq
 from generation.evaluation.answer_plots import Outcome, draw
 from generation.evaluation.report import Figure, Report
 from generation.learning.packages import Package, fetch
-from generation.retrieval.answering import ANSWER_THRESHOLD, SUGGEST_THRESHOLD
+from generation.retrieval.answering import ANSWER_THRESHOLD, SUGGEST_THRESHOLD, answer
 from generation.retrieval.embedding import DEFAULT_MODEL, load_embedder
 from generation.retrieval.knowledge import Knowledge, TenantKnowledge
+from generation.retrieval.sentences import sentences_of
+from generation.retrieval.support import supported, unsupported
 from generation.retrieval.types import Hit, Upload
 
 CHITCHAT = Package(
     "pypi", "chitchat-dataset", "0.9.0", "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e", "MIT"
 )
 QUESTIONS = Path(__file__).with_name("answer_questions") / "questions.json"
+#: Statements that their passages support, and statements that they do not: 100 of each, in English and Chinese.
+SUPPORT = QUESTIONS.with_name("support.json")
 CHITCHAT_QUESTIONS = 200
 TARGETS = {("en", "en"): 0.85, ("zh", "zh"): 0.90, ("en", "zh"): 0.80, ("zh", "en"): 0.80}
 Language = Literal["en", "zh"]
@@ -68,9 +72,11 @@ def evaluate(model: str, downloads_dir: Path, store_dir: Path) -> tuple[Report, 
             bodies.add(Upload(f"{entry.number}.txt", entry.text.encode()))
         figures += _paraphrases(whole, language, asked, outcomes)
         figures += _titles(bodies, language, downloads_dir)
+        figures += _shown(whole, language, asked)
         outcomes += [Outcome(_best(whole, one.question), right=False, answerable=False) for one in outside]
     knowledge.close()
-    return Report("palaver evaluate answers", f"model {model}", 0, (*figures, *_refusals(outcomes))), outcomes
+    figures += [*_refusals(outcomes), *_labelled()]
+    return Report("palaver evaluate answers", f"model {model}", 0, tuple(figures)), outcomes
 
 
 def _questions(downloads_dir: Path) -> tuple[list[Asked], list[Asked]]:
@@ -131,6 +137,42 @@ def _titles(bodies: TenantKnowledge, language: Language, downloads_dir: Path) ->
         fives = sum(entry.number in numbers for entry, numbers in zip(ours, found, strict=True))
         group = f"{spoken} over {language}"
         figures += _ranks("headings over bodies", group, firsts, fives, len(ours), TARGETS[spoken, language])
+    return figures
+
+
+def _shown(whole: TenantKnowledge, language: Language, asked: list[Asked]) -> list[Figure]:
+    """What is shown of the passages, and whether they say it."""
+    shown = unsaid = chars = passage_chars = 0
+    for one in asked:
+        found = answer(one.question, whole)
+        if found.decision != "answer":
+            continue
+        (citation,) = found.citations
+        passage = next(hit.text for hit in whole.search(one.question, 1) if hit.chunk_id == citation.chunk_id)
+        sentences = sentences_of(found.text.removesuffix(" [1]"))
+        shown += len(sentences)
+        unsaid += len(unsupported(found.text.removesuffix(" [1]"), (passage,)))
+        chars, passage_chars = chars + len(citation.quote), passage_chars + len(passage)
+    share = f"of {shown} sentences; wanted at most 0.02"
+    return [
+        Figure("unsupported sentences in answers", f"over {language}", unsaid / max(shown, 1), share),
+        Figure("shown of the passages quoted", f"over {language}", chars / max(passage_chars, 1), "of their letters"),
+    ]
+
+
+def _labelled() -> list[Figure]:
+    """The check of support against labels: the half that it was not made with."""
+    pairs = json.loads(SUPPORT.read_text("utf-8"))[1::2]
+    figures: list[Figure] = []
+    for label, name in (("unsupported", "false statements that pass the check"), ("supported", "true ones that do")):
+        for language in ("en", "zh"):
+            passed = [
+                supported(each, pair["passage"])
+                for pair in pairs
+                if pair["language"] == language
+                for each in pair[label]
+            ]
+            figures.append(Figure(name, language, sum(passed) / len(passed), f"of {len(passed)} labelled"))
     return figures
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,9 @@ from generation.retrieval.sentences import sentences_of
 MAX_CHUNK_CHARS = 1500
 LEAD_CHARS = 400
 PASSAGE_CHARS = 300
+_WORD = re.compile(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
+_NUMBERING = re.compile(r"^(?:chapter\s+)?\d+(?:\.\d+)*[.)]?\s+(?=\S)", re.IGNORECASE)
+_FILE_ENDING = re.compile(r"\.[A-Za-z]{2,5}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +153,13 @@ def embedded_texts(headings: tuple[str, ...], paragraphs: list[str], *, first: b
     Yields:
         Kind of vector and text.
     """
-    title = headings[-1]
+    # Numbers of sections say nothing of what is below them, nor does a title such as ``4711.txt``: they hide what does.
+    title = _NUMBERING.sub("", headings[-1])
+    title = title if _WORD.search(_FILE_ENDING.sub("", title)) else ""
     if first and title:
         yield "title", title
-    yield "lead", f"{title}\n{' '.join(paragraphs)[:LEAD_CHARS]}"
+    beginning = " ".join(paragraphs)[:LEAD_CHARS]
+    yield "lead", f"{title}\n{beginning}" if title else beginning
     passages = list(_bounded(paragraphs, PASSAGE_CHARS))
     if len(passages) > 1:
         for passage in passages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from generation.errors import GenerationError, InvalidRequestError, UnreadableDocumentError
-from generation.retrieval import ranking
+from generation.retrieval import ranking, templates
 from generation.retrieval.chunking import Chunk, ParsedDocument, Section, chunks_of
 from generation.retrieval.embedding import Embedder, load_embedder
 from generation.retrieval.formats.confinement import ConfinedParser
@@ -23,6 +24,7 @@ from generation.retrieval.ranking import Features
 from generation.retrieval.records import Candidate, Embedded, Model
 from generation.retrieval.reranking import Reranker, reranked
 from generation.retrieval.store import Store, TenantRows
+from generation.retrieval.templates import Template
 from generation.retrieval.tenant_search import TenantSearch
 from generation.retrieval.tokens import terms_of
 from generation.retrieval.types import Document, Filters, Hit, Upload
@@ -227,6 +229,36 @@ class TenantKnowledge:
         if self._knowledge.reranker is not None:
             hits = reranked(self._knowledge.reranker, query, hits)
         return hits[: max(1, min(limit, 100))]
+
+    def resemblance(self, question: str, sentences: Sequence[str]) -> Sequence[float]:
+        """Cosine of a question and each of some sentences, -1 to 1."""
+        embedder = self._knowledge.embedder(self._knowledge.active_model())
+        vectors = embedder.encode([question[:MAX_QUESTION_CHARS], *sentences])
+        found: list[float] = (vectors[1:] @ vectors[0]).tolist()
+        return found
+
+    def document(self, document_id: str) -> Document | None:
+        """One document; None if there is none."""
+        return self._rows.document(document_id)
+
+    def add_template(self, template: Template, approved_by: str) -> Document:
+        """Have an approved answer given word for word from now on, or replace that of the same id."""
+        sections = tuple(Section((question,), (template.text,)) for question in template.questions)
+        written = templates.to_metadata(template)
+        content = json.dumps(written, sort_keys=True).encode()
+        upload = Upload(template.template_id, content, None, template.template_id, "pair", written)
+        digest = hashlib.sha256(content).hexdigest()
+        parsed = ParsedDocument(template.template_id, sections)
+        return self._store_document(f"template:{template.template_id}", upload, parsed, digest, None, approved_by)
+
+    def remove_template(self, template_id: str) -> bool:
+        """Remove a template; whether it was there."""
+        return self._rows.remove(self._document_id(f"template:{template_id}"))
+
+    def templates(self) -> Sequence[Template]:
+        """The tenant's templates, oldest first."""
+        read = (templates.from_metadata(document.metadata) for document in self._rows.documents())
+        return [template for template in read if template is not None]
 
     def features(self, query: str) -> Sequence[tuple[Hit, Features]]:
         """What a question and each candidate have in common, best first: for calibration."""

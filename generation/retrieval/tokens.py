@@ -45,7 +45,7 @@ def terms_of(text: str) -> list[str]:
 
 def _words(run: str) -> list[str]:
     parts = _PART.findall(run)
-    words = [_stem(part) for part in parts if part not in STOP_WORDS and (len(part) > 1 or part.isdigit())]
+    words = [stem(part) for part in parts if part not in STOP_WORDS and (len(part) > 1 or part.isdigit())]
     if len(parts) > 1:
         words.append(run)
     return [word[:MAX_TERM_CHARS] for word in words]
@@ -58,7 +58,7 @@ def _pairs(run: str) -> list[str]:
     return [pair for pair in pairs if not (pair[0] in STOP_CHARACTERS and pair[1] in STOP_CHARACTERS)]
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
     """English plurals and verb endings off: enough that "packages" finds "package".
 
     Source: Harman, "How effective is suffixing?", 1991 (the S stemmer), with -ing and -ed added for long words.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Decision = Literal["answer", "did_you_mean", "unknown"]
+Decision = Literal["answer", "ask", "did_you_mean", "unknown"]
 Origin = Literal["file", "upload", "site", "message", "pair"]
 
 
@@ -71,8 +71,9 @@ class Answer:
     """What is said to a question.
 
     Args:
-        decision: ``answer``, ``did_you_mean`` (suggestions are shown) or ``unknown`` (a person should take over).
-        text: The statement with its citation marks; empty unless the decision is ``answer``.
+        decision: ``answer``, ``ask`` (something is missing that the answer names), ``did_you_mean`` (suggestions are
+            shown) or ``unknown`` (a person should take over).
+        text: The statement with its citation marks, or what is asked; empty otherwise.
         citations: One for each mark.
         suggestions: Questions or headings that may have been meant.
         score: 0 to 1: how probable it is that the best passage answers the question.

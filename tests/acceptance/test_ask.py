@@ -149,5 +149,36 @@ async def test_admins_add_list_and_remove_documents_in_a_guild(place):
             assert (await told("remove", document=document)).startswith("Removed")
             assert "red barn" not in (await said(guild, "Where may I park?")).content
             assert "not a format" in await told("add", files={"file=x.exe": b"MZ"})
+            assert "a file, or an address" in await told("add")
+            assert "begins with https" in await told("add", address="file:///etc/passwd")
+            pinned = await guild.say("The spare key hangs behind the blue door.", user=MODERATOR)
+            refused = await guild.menu("Add to knowledge", pinned, user=ALICE)
+            assert "manage this server" in (await until(lambda: guild.whispers(refused), "a refusal"))[-1]
+            chosen = await guild.menu("Add to knowledge", pinned, user=MODERATOR)
+            assert "Added" in (await until(lambda: guild.whispers(chosen), "that it is added"))[-1]
+            found = (await said(guild, "Where does the spare key hang?")).content
+            assert "blue door" in found
+            assert f"/{pinned.id})" in found, "the source is the message"
         finally:
             bot.end()
+
+
+async def test_admins_add_list_and_remove_documents_in_a_workspace(slack):
+    async def told(word: str, user: str = "U9") -> str:
+        def found():
+            return next((each for each in reversed(slack.whispers(user)) if word in str(each.blocks) + each.body), None)
+
+        return (await slack.wait(found, f"{word!r} for {user}")).body
+
+    slack.admins.add("U9")
+    await slack.command("U8", "C8", "/knowledge", "list")
+    await told("Only an admin", "U8")
+    ts = await slack.say("U9", "C8", "The coffee machine is cleaned on Thursdays.")
+    pinned = next(each for each in slack.messages if each.ts == ts)
+    await slack.shortcut("U9", pinned, "learn_message")
+    document = (await told("Added")).split("`")[1]
+    await slack.command("U9", "C9", "/ask", "When is the coffee machine cleaned?")
+    found = await slack.wait(lambda: [e for e in slack.thread("C9", None) if "Thursdays" in e.body], "an answer")
+    assert f"slack.example/archives/C8/p{ts.replace('.', '')}" in found[0].body, "the source is the message"
+    await slack.command("U9", "C8", "/knowledge", f"remove {document}")
+    await told("Removed")

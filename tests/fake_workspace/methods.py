@@ -274,6 +274,15 @@ def _history(api: WebApi, team: Team, args: dict[str, Any]) -> dict[str, Any]:
     return {"messages": found[::-1][: int(args.get("limit", 100))], "has_more": False}
 
 
+@method("chat.getPermalink")
+def _permalink(api: WebApi, team: Team, args: dict[str, Any]) -> dict[str, Any]:
+    _needed(args, "channel", "message_ts")
+    if not any((each.channel, each.ts) == (args["channel"], args["message_ts"]) for each in api.workspace.messages):
+        raise ApiError("message_not_found")
+    place = f"{args['channel']}/p{args['message_ts'].replace('.', '')}"
+    return {"channel": args["channel"], "permalink": f"https://{team.id.lower()}.slack.example/archives/{place}"}
+
+
 def _listed(api: WebApi, args: dict[str, Any], wanted: Callable[[Message], bool]) -> list[dict[str, Any]]:
     if args["channel"] not in api.workspace.channels:
         raise ApiError("channel_not_found")

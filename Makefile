@@ -13,13 +13,14 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' requirements/constraints.txt)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+IMAGE_EXTRAS := worker,image,knowledge,postgres,tuning,s3,otel,discord,slack,web
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
 # OpenMP threads that spin while they wait ruin a machine with few cores.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup check test chaos fuzz demo bench bench-check bench-queues bench-moderation train-smoke format lock audit clean
+.PHONY: hashes setup check test chaos fuzz demo bench bench-check bench-queues bench-moderation train-smoke format lock audit clean
 
 setup: $(STAMP)
 
@@ -102,10 +103,15 @@ format: setup
 
 # Pin what is installed now; torch without its build tag, and nothing that is installed from this tree.
 lock: setup
-	@mkdir -p build
-	$(PIP) freeze --exclude-editable | sed 's/^torch==\([0-9.]*\).*/torch==\1/' > requirements/constraints.txt
-	$(PIP) lock -q -c requirements/constraints.txt -o build/pylock.toml '.[worker,image,s3,discord,slack,web]'
-	$(VENV)/bin/python requirements/hashes.py build/pylock.toml > requirements/hashes.txt
+	$(PIP) list --format=freeze --exclude-editable --exclude pip --exclude setuptools \
+	  | sed 's/^torch==\([0-9.]*\).*/torch==\1/' > requirements/constraints.txt
+	$(MAKE) hashes
+
+# What the container image installs, by hash. pip wants its lock file beside the project that it locks.
+hashes:
+	$(PIP) lock -q -c requirements/constraints.txt -o pylock.toml '.[$(IMAGE_EXTRAS)]'
+	$(VENV)/bin/python requirements/hashes.py pylock.toml > requirements/hashes.txt
+	@rm pylock.toml
 
 # Known weaknesses of what is pinned; needs the network.
 audit:

@@ -111,6 +111,10 @@ def main() -> int:
     if not (options.measured or options.record):
         measure()
     now = ratios(read(OUT))
+    missing = [each.name for each in WATCHED if each.name not in now]
+    if options.record and missing:
+        print(f"Nothing is put on record: {', '.join(missing)} was not measured. Run python -m benchmarks.check first.")
+        return 1
     if options.record:
         RECORD.write_text(json.dumps({name: round(value, 4) for name, value in now.items()}, indent=2) + "\n")
         print(f"{len(now)} ratios on record in {RECORD.name}")

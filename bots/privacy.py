@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,7 +82,22 @@ class Privacy:
             if tenant in (None, each.tenant)
         ]
         used = asdict(await self._usage.lately(platform, user))
-        return {"conversations": conversations, "pictures": pictures, "usage_of_30_days": used}
+        known = {"conversations": conversations, "pictures": pictures, "usage_of_30_days": used}
+        asked = await self._learning.kept_about(tenant, user) if self._learning is not None else []
+        return {**known, "hand_overs_and_questions": asked} if asked else known
+
+    async def forget_hand_overs(self, tenant: str, user: str | None, only: Callable[[str], bool]) -> int:
+        """Delete what somebody, or with None anybody, has asked people and documents in some conversations.
+
+        Args:
+            tenant: Where.
+            user: Who.
+            only: Tells whether a conversation is meant.
+
+        Returns:
+            How many hand-overs that were.
+        """
+        return await self._learning.forget_user(tenant, user, only) if self._learning is not None else 0
 
     async def delete(self, platform: str, tenant: str | None, user: str) -> Deleted:
         """Delete everything that is kept about a person in a tenant, or with None in all of them."""

@@ -21,8 +21,8 @@ class SlackSettings(BaseModel):
         http_port: Likewise.
         http_path: Where requests arrive.
         streaming: Whether answers may use the platform's own streams; edits otherwise.
-        stream_life_s: A stream is ended after this long and its message edited from then on; the platform ends streams
-            at about 300 s.
+        stream_life_s: Longest life of a stream; then, or at a good place before, its answer goes on in another one. The
+            platform ends streams at about 300 s.
         max_file_bytes: Larger attached text files are not read.
         max_picture_bytes: Larger pictures are not drawn from.
         lease_s: Answers of a front-end process that has given no sign of life for so long are taken over by another.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from bots.delivery.content import View
 from bots.delivery.ledger import Place
 from bots.delivery.pacing import Budget, Clock
+from bots.delivery.rollover import Life
 from bots.delivery.splitting import Measure
 from bots.delivery.surface import GoneError, Surface
 
@@ -89,6 +90,9 @@ class Wall:
     async def delete(self, message_id: str) -> None:
         await self.platform.call()
         self.platform.messages.pop(message_id, None)
+
+    def life(self, message_id: str) -> Life:
+        return Life.FRESH
 
     def fallback(self) -> Surface | None:
         return self._after

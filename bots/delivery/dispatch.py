@@ -315,7 +315,8 @@ class Dispatch:
             self._displays.add(display)
             page = Page(job_id, surface.limit, surface.measure, below=below)
             try:
-                page = Page(job_id, surface.limit, surface.measure, await self._records.find(job_id), quoted, below)
+                asked, cuts = await self._records.find(job_id), await self._ledger.cuts(job_id)
+                page = Page(job_id, surface.limit, surface.measure, asked, quoted, below, cuts)
                 await display.load()
                 return await self._show(job_id, display, page)
             except GoneError as error:
@@ -338,6 +339,8 @@ class Dispatch:
         display.show(page.views())
         async for update in self._service.follow(job_id):
             page.take(update)
+            if cuts := page.divide(*display.growing):
+                await self._ledger.cut(job_id, cuts)
             if page.event is None:
                 display.show(page.views())
         if page.event is not None and page.event.images:

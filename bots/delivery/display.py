@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from bots.delivery.content import View
 from bots.delivery.ledger import Ledger
 from bots.delivery.pacing import Clock, Pacer, Urgency
+from bots.delivery.rollover import Life
 from bots.delivery.surface import ExpiredError, GoneError, SlowDownError, Surface
 from workers.metrics import EDITS
 
@@ -82,6 +83,14 @@ class Display:
     def surface(self) -> Surface:
         """Where the answer is shown by now."""
         return self._surface
+
+    @property
+    def growing(self) -> tuple[Life, View | None]:
+        """The last message of the target: how long it can still grow, and what it shows by now."""
+        index = len(self._target) - 1
+        message_id = self._ids.get(self._base + index)
+        life = self._surface.life(message_id) if message_id is not None else Life.FRESH
+        return life, self._shown.get(index)
 
     def show(self, target: Sequence[View]) -> None:
         """Show this soon, unless something newer comes first.

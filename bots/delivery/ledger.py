@@ -9,11 +9,14 @@ posts with the same nonce, or looks for the message where the platform has no no
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
 
+from bots.delivery.rollover import Cut
 from workers import keys
 from workers.redis_connection import mapped_errors
 
@@ -27,6 +30,7 @@ return ARGV[2]
 """
 #: Longer than any platform lets a message of this kind be edited, and than results are kept.
 DEFAULT_TTL_S = 2 * 86_400
+_CUTS = "cuts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,14 @@ class Place:
         message_id: The platform's id, once it is known.
         reserved_before: Whether an earlier process may have posted it without living to tell.
         nonce: The same for the same place whoever asks; at most 25 characters.
+        others: Ids of the job's other messages: none of them is the one that is looked for.
     """
 
     index: int
     message_id: str | None
     reserved_before: bool
     nonce: str
+    others: frozenset[str] = frozenset()
 
 
 class Ledger:
@@ -67,12 +73,15 @@ class Ledger:
         with mapped_errors(self._redis):
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hsetnx(key, str(index), "")
-                pipeline.hget(key, str(index))
+                pipeline.hgetall(key)
                 pipeline.expire(key, self._ttl_s)
-                created, message_id, _ = await pipeline.execute()
+                created, fields, _ = await pipeline.execute()
+        places = _places(fields)
+        message_id = places.pop(index, None)
         name = f"{self._front_end}\0{job_id}\0{index}"
         nonce = hashlib.sha256(name.encode()).hexdigest()[:25]
-        return Place(index, message_id.decode() or None, not created and not message_id, nonce)
+        others = frozenset(each for each in places.values() if each)
+        return Place(index, message_id, not created and not message_id, nonce, others)
 
     async def posted(self, job_id: str, index: int, message_id: str) -> str:
         """Record the id of a message right after it was posted.
@@ -89,8 +98,17 @@ class Ledger:
         """Ids of a job's messages by their index; None where only a reservation is known."""
         with mapped_errors(self._redis):
             fields = cast(dict[bytes, bytes], await self._redis.hgetall(keys.posted(self._front_end, job_id)))
-        places = sorted((int(name), value) for name, value in fields.items() if name.isdigit())
-        return {index: value.decode() or None for index, value in places}
+        return _places(fields)
+
+    async def cut(self, job_id: str, cuts: Sequence[Cut]) -> None:
+        """Record where an answer is divided, before the message that goes on is posted."""
+        await self._set(job_id, _CUTS, json.dumps([[cut.at, cut.digest] for cut in cuts]))
+
+    async def cuts(self, job_id: str) -> list[Cut]:
+        """Where an answer was divided."""
+        with mapped_errors(self._redis):
+            found = await self._redis.hget(keys.posted(self._front_end, job_id), _CUTS)
+        return [Cut(at, digest) for at, digest in json.loads(found or b"[]")]
 
     async def deleted(self, job_id: str, index: int) -> None:
         """Record that a message is no more."""
@@ -118,3 +136,8 @@ class Ledger:
                 pipeline.hset(key, field, value)
                 pipeline.expire(key, self._ttl_s)
                 await pipeline.execute()
+
+
+def _places(fields: dict[bytes, bytes]) -> dict[int, str | None]:
+    places = sorted((int(name), value) for name, value in fields.items() if name.isdigit())
+    return {index: value.decode() or None for index, value in places}

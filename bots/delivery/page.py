@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bots import answers
 from bots.delivery import wording
 from bots.delivery.buttons import Action, Button
 from bots.delivery.content import Picture, View
+from bots.delivery.rollover import Cut, Life, find
 from bots.delivery.splitting import Measure, Part, split
 from bots.image_prompt import ImagePrompt
 from bots.service import Enhanced, Update
@@ -29,6 +31,7 @@ class Page:
         asked: What was asked to be drawn; None for a conversation.
         from_knowledge: Whether it quotes documents, whose mark-up is not to be obeyed.
         below: What stands below the end, whatever that is; empty for nothing.
+        cuts: Where another process has divided the answer.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Page:
         asked: ImagePrompt | None = None,
         from_knowledge: bool = False,
         below: str = "",
+        cuts: Sequence[Cut] = (),
     ) -> None:
         self._job_id = job_id
         self._asked = asked
@@ -50,6 +54,7 @@ class Page:
         self._measure = measure
         self._text = ""
         self._parts: list[Part] = []
+        self._cuts = list(cuts)
         self._status = wording.BEGINNING
         self.event: Event | None = None
         self.pictures: tuple[Picture, ...] = ()
@@ -63,7 +68,7 @@ class Page:
                 self._text += text
                 if self._from_knowledge:
                     return  # it comes as a whole, and with its sources
-                self._parts = split(self._text, self._limit, self._measure, self._parts)
+                self._parts = self._split(self._text)
             case ImageProgress(step, total_steps, preview):
                 self._status = wording.drawing(step, total_steps)
                 if preview is not None:
@@ -85,9 +90,37 @@ class Page:
         growing = View(last.text, buttons=(self._stop,), closing_chars=last.closing_chars)
         return [*(View(part.text, complete=True) for part in full), growing]
 
+    def divide(self, life: Life, shown: View | None) -> list[Cut] | None:
+        """End the growing message, and go on in a new one, if its life asks for it and there is a good place.
+
+        Args:
+            life: Of that message.
+            shown: What of it is shown.
+
+        Returns:
+            All places where the answer is divided by now, to be recorded; None if nothing has changed.
+        """
+        if self.event is not None or not self._parts:
+            return None
+        shown_chars = len(shown.text) - shown.closing_chars if shown is not None and not shown.waiting else 0
+        at = find(self._text, self._parts, life, shown_chars)
+        if at is None:
+            return None
+        self._cuts = [*self._valid_cuts(self._text), Cut.of(self._text, at)]
+        self._parts = self._split(self._text)
+        return self._cuts
+
     def notice(self, text: str) -> list[View]:
         """The final messages of a job that has no end of its own, below what it has written."""
         return self._ended(text)
+
+    def _split(self, text: str) -> list[Part]:
+        cuts = [cut.at for cut in self._valid_cuts(text)]
+        return split(text, self._limit, self._measure, self._parts, cuts)
+
+    def _valid_cuts(self, text: str) -> list[Cut]:
+        """Those that lie within a text, unless it has become another one."""
+        return [cut for cut in self._cuts if cut.at < len(text) and cut.fits(text)]
 
     def _restart(self) -> None:
         self._text, self._parts, self._preview = "", [], ()
@@ -118,8 +151,9 @@ class Page:
     def _ended(self, note: str | None) -> list[View]:
         text, parts, note = self._text, self._parts, self._with_below(note)
         if note:
-            text = f"{text.rstrip()}\n\n{note}" if parts else note
-            parts = split(text, self._limit, self._measure)
+            # A note about the end is no code, even if the answer ends within a block of it.
+            ended = text + parts[-1].text[len(parts[-1].text) - parts[-1].closing_chars :] if parts else ""
+            parts = self._split(f"{ended.rstrip()}\n\n{note}" if parts else note)
         return [View(part.text, complete=True) for part in parts]
 
     def _with_below(self, note: str | None) -> str:

@@ -49,7 +49,9 @@ class Part:
     closing_chars: int = 0
 
 
-def split(text: str, limit: int, measure: Measure = len, before: Sequence[Part] = ()) -> list[Part]:
+def split(
+    text: str, limit: int, measure: Measure = len, before: Sequence[Part] = (), cuts: Sequence[int] = ()
+) -> list[Part]:
     """Cut a text into messages.
 
     Cuts fall, as far as possible, between paragraphs, blocks, list items, lines, table rows, sentences and words, and
@@ -61,6 +63,7 @@ def split(text: str, limit: int, measure: Measure = len, before: Sequence[Part] 
         measure: The platform's own count, additive over characters: ``len`` or ``utf16_units``.
         before: What an earlier call gave for the beginning of this text, with the same limit and measure: spares
             reading full messages again.
+        cuts: Places where a message must end, in characters, ascending. Those behind ``before`` count.
 
     Returns:
         The messages, none of them blank; none at all for a blank text. For every text that begins with this one, all
@@ -71,8 +74,9 @@ def split(text: str, limit: int, measure: Measure = len, before: Sequence[Part] 
     parts = list(before[:-1])
     start, fence = (parts[-1].end, parts[-1].fence) if parts else (0, None)
     while start < len(text):
-        boundary = _read(text, start, fence, limit, measure)
-        message = _render(text[start : boundary.at], fence, boundary)
+        until = next((cut for cut in cuts if cut > start), None)
+        boundary = _read(text[:until], start, fence, limit, measure)
+        message = render(text[start : boundary.at], fence, boundary)
         if message.strip():
             parts.append(Part(message, start, boundary.at, boundary.fence, len(boundary.suffix)))
         start, fence = boundary.at, boundary.fence
@@ -108,7 +112,14 @@ def _within_cluster(text: str, start: int, end: int, opened: Fence | None, budge
     return Boundary.after(text, start, at, opened)
 
 
-def _render(stretch: str, opened: Fence | None, boundary: Boundary) -> str:
+def render(stretch: str, opened: Fence | None, boundary: Boundary) -> str:
+    """What a message shows of a stretch of the source.
+
+    Args:
+        stretch: The stretch.
+        opened: The code block that is open where it begins.
+        boundary: Where it ends.
+    """
     if opened is None:
         blank = _BLANK_LINES.match(stretch)
         stretch = stretch[blank.end() :] if blank else stretch

@@ -12,6 +12,7 @@ from typing import Protocol
 from bots.delivery.content import View
 from bots.delivery.ledger import Place
 from bots.delivery.pacing import Budget
+from bots.delivery.rollover import Life
 from bots.delivery.splitting import Measure
 
 
@@ -87,6 +88,10 @@ class Surface(Protocol):
 
     async def delete(self, message_id: str) -> None:
         """Delete a message; one that is gone already is no error."""
+        ...
+
+    def life(self, message_id: str) -> Life:
+        """How long a message can still grow as it does, where it is shown in a way that has an end."""
         ...
 
     def fallback(self) -> Surface | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from typing import Any
@@ -47,10 +48,12 @@ def privacy(kept: Privacy) -> app_commands.Group:
     async def export(interaction: discord.Interaction) -> None:
         await interaction.response.defer(thinking=True, ephemeral=True)
         data = await kept.export(handles.PLATFORM, None, str(interaction.user.id))
-        text = json.dumps(data, ensure_ascii=False, indent=1).encode()
+        text, name = json.dumps(data, ensure_ascii=False, indent=1).encode(), "palaver-export.json"
+        if len(text) > interaction.filesize_limit:
+            text, name = gzip.compress(text), f"{name}.gz"
         await interaction.followup.send(
             "This is everything that is kept about you.",
-            file=discord.File(io.BytesIO(text[: interaction.filesize_limit]), "palaver-export.json"),
+            file=discord.File(io.BytesIO(text), name),
             ephemeral=True,
         )
 

@@ -13,6 +13,7 @@ from bots.discord_bot.desk import Desk, is_moderator, whisper
 from bots.discord_bot.shows import Shows
 from bots.image_actions import with_seed
 from bots.image_prompt import ImagePrompt
+from bots.privacy import Privacy
 from bots.service import Prompt
 from workers.contract import ImageOptions, ReplyTo
 from workers.errors import ContractError
@@ -40,10 +41,12 @@ class Commands:
         desk: Where prompts go.
         shows: Shows jobs again.
         tree: Where to register.
+        privacy: Forgets what people and documents were asked.
     """
 
-    def __init__(self, desk: Desk, shows: Shows, tree: app_commands.CommandTree[Any]) -> None:
+    def __init__(self, desk: Desk, shows: Shows, tree: app_commands.CommandTree[Any], privacy: Privacy) -> None:
         self._desk = desk
+        self._privacy = privacy
         self._shows = shows
         tree.add_command(self._chat())
         tree.add_command(self._imagine())
@@ -171,12 +174,14 @@ class Commands:
             place = (who["tenant"], str(interaction.channel_id))
             if interaction.guild_id is None or is_moderator(interaction) or await self._own_thread(interaction):
                 forgotten = await self._desk.conversations.forget(*place)
+                forgotten |= bool(await self._privacy.forget_hand_overs(place[0], None, place[1].__eq__))
                 text = "This conversation is forgotten." if forgotten else "There was nothing to forget."
             else:
                 count = await self._desk.conversations.forget_author(*place, f"{handles.PLATFORM}:{who['user']}")
+                people = await self._privacy.forget_hand_overs(place[0], who["user"], place[1].__eq__)
                 text = (
                     f"Your {count} messages and their answers are forgotten. A moderator can forget the rest."
-                    if count
+                    if count or people
                     else "Nothing of yours is remembered here."
                 )
             await whisper(interaction, text)

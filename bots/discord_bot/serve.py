@@ -166,15 +166,14 @@ def assemble(settings: Settings, client: Client, stack: contextlib.AsyncExitStac
         appeals = GuildAppeals(bot, appeal_desk, configs)
         people = support.SupportDesk(handover, learning)
         bot.messages, bot.presses = Messages(desk, people), Presses(desk, appeals, people)
-        Commands(desk, Shows(desk, means), bot.tree)
+        privacy = Privacy(conversations, records, UsageRecords(redis), client, decisions, learning)
+        Commands(desk, Shows(desk, means), bot.tree, privacy)
         bot.tree.add_command(config_command.group(configs, rules))
         bot.tree.add_command(ask_command.ask(desk, people))
         bot.tree.add_command(knowledge_command.group(attachments))
         bot.tree.add_command(knowledge_command.menu())
         bot.tree.add_command(account_commands.usage(client, rules))
-        bot.tree.add_command(
-            account_commands.privacy(Privacy(conversations, records, UsageRecords(redis), client, decisions, learning))
-        )
+        bot.tree.add_command(account_commands.privacy(privacy))
         bot.tree.add_command(appeals.commands())
         for command in verify_command.commands(Verifier(settings), attachments):
             bot.tree.add_command(command)

@@ -17,6 +17,7 @@ from bots.delivery.content import Picture, View
 from bots.delivery.display import FALLBACK_BASE
 from bots.delivery.ledger import Place
 from bots.delivery.pacing import Budget
+from bots.delivery.rollover import Life
 from bots.delivery.splitting import Measure, utf16_units
 from bots.delivery.surface import ExpiredError, GoneError, Surface
 from bots.discord_bot.faults import CannotReplyError, TooLargeError, mapped
@@ -69,6 +70,11 @@ class _Base:
         """There is no other place than messages."""
         del view
         return False
+
+    def life(self, message_id: str) -> Life:
+        """Edited messages have no end."""
+        del message_id
+        return Life.FRESH
 
     async def _with_content(self, view: View, send: Callable[[dict[str, Any]], Awaitable[Any]]) -> Any:
         """Send a message's content; pictures that are too large even when recompressed are left out, and that is said.
@@ -125,7 +131,7 @@ class ChannelSurface(_Base):
         """Post a message, or find the one that was posted."""
         channel = await self._place()
         if place.reserved_before:
-            found = await self._find(channel, view)
+            found = await self._find(channel, view, place)
             if found is not None:
                 return str(found)
         reference = self._reference() if place.index % FALLBACK_BASE == 0 else None
@@ -175,16 +181,16 @@ class ChannelSurface(_Base):
             fail_if_not_exists=False,
         )
 
-    async def _find(self, channel: Any, view: View) -> int | None:
+    async def _find(self, channel: Any, view: View, place: Place) -> int | None:
         """The message of a process that died before it could record it; nonces are known for some minutes only."""
         wanted = {button.job_id for button in view.buttons}
         own = self._means.client.user.id if self._means.client.user else None
         try:
             with mapped():
                 async for message in channel.history(limit=_LOOK_BACK_MESSAGES):
-                    if message.author.id == own and (
-                        _jobs_of(message) & wanted or (view.text and message.content == view.text)
-                    ):
+                    if message.author.id != own or str(message.id) in place.others:
+                        continue
+                    if _jobs_of(message) & wanted or (view.text and message.content == view.text):
                         return int(message.id)
         except GoneError:
             return None  # reading the history is a right of its own; the nonce has to do

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
+from typing import Any
 
 from bots import tuning
 from bots.delivery.buttons import Button
 from bots.handover import wording
+from bots.handover.forgetting import Only
 from bots.handover.opening import LateStore
 from bots.handover.tickets import Draft, Ticket
 from workers.client import Client, Ended
@@ -18,6 +21,8 @@ from workers.errors import WorkersError
 #: Its jobs are followed here and told to no front-end.
 _NOBODY = ReplyTo(front_end="-")
 _LONGEST_S = 60.0
+#: Somebody who wants to be forgotten waits so long for a worker; the job stays in the queue.
+_FORGOTTEN_S = 30.0
 
 
 class Learning:
@@ -81,15 +86,35 @@ class Learning:
         await asyncio.to_thread(store.decide, tenant, draft_id, state, by, words[0], words[1])
         return "Approved: it is known from now on." if approved else "Rejected."
 
-    async def forget_user(self, tenant: str | None, user: str) -> None:
-        """Delete what somebody has asked people, what was drafted of it, and what was learnt."""
+    async def forget_user(self, tenant: str | None, user: str | None, only: Only = None) -> int:
+        """Delete what somebody has asked people, what was drafted of it, and what was learnt.
+
+        Args:
+            tenant: Where; None for everywhere.
+            user: Who; None for everybody.
+            only: In which conversations; None for all.
+
+        Returns:
+            How many hand-overs that were.
+        """
         if not self._store.is_there:
-            return
-        learnt = await asyncio.to_thread(self._store.open().forget_user, tenant, user)
+            return 0
+        store = self._store.open()
+        learnt = await asyncio.to_thread(store.learnt_from, tenant, user, only)
         for owner, draft_id in learnt:  # first what needs no queue
             await self._withdraw(owner, draft_id)
-        for owner, draft_id in learnt:
-            await self.unteach(owner, draft_id)
+        # Then what the record is needed to find: if this fails, asking again finds it again.
+        # In the queue it outlives everything, so that nobody waits for a worker that is not there.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FORGOTTEN_S):
+                await asyncio.gather(*(self.unteach(owner, draft_id) for owner, draft_id in learnt))
+        return await asyncio.to_thread(store.forget_user, tenant, user, only)
+
+    async def kept_about(self, tenant: str | None, user: str) -> list[dict[str, Any]]:
+        """What somebody has asked people and documents, as plain data."""
+        if not self._store.is_there:
+            return []
+        return await asyncio.to_thread(self._store.open().kept_about, tenant, user)
 
     async def _withdraw(self, tenant: str, draft_id: str) -> None:
         """What a chat model has learnt of a draft it must not say any more."""

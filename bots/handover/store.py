@@ -11,12 +11,12 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
-    Table,
     and_,
     case,
     create_engine,
@@ -30,6 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from bots.handover import forgetting
+from bots.handover.forgetting import Only
 from bots.handover.similarity import alike
 from bots.handover.tables import asked, drafts, feedback, lines, metadata, postings, tickets
 from bots.handover.tickets import OPEN, Asked, Customer, Draft, Posting, State, Ticket, Where
@@ -310,6 +312,11 @@ class SupportStore:
                 Asked(row.question, row.decision, row.score, row.good, row.bad) for row in connection.execute(query)
             ]
 
+    def learnt_from(self, tenant: str | None, user: str | None, only: Only = None) -> list[tuple[str, str]]:
+        """Tenant and name of approved drafts made of what a person has asked: to be taken out of the knowledge."""
+        with self._writing() as connection:
+            return forgetting.learnt(connection, tenant, user, only)
+
     def opinions(self, tenant: str, limit: int = 500) -> list[Asked]:
         """Questions about whose answers people have an opinion, the latest first."""
         good = func.sum(case((feedback.c.helpful, 1), else_=0))
@@ -327,26 +334,21 @@ class SupportStore:
                 Asked(row.question, row.decision, row.score, row.good, row.bad) for row in connection.execute(query)
             ]
 
-    def forget_user(self, tenant: str | None, user: str) -> list[tuple[str, str]]:
-        """Delete what a person has asked and said, drafts made of it included.
+    def forget_user(self, tenant: str | None, user: str | None, only: Only = None) -> int:
+        """Delete what a person has asked and said, drafts made of it included; returns how many hand-overs that were.
 
-        Returns:
-            Tenant and name of approved drafts, which must be taken out of the knowledge as well.
+        Args:
+            tenant: Where; None for everywhere.
+            user: Who; None for everybody.
+            only: In which conversations; hand-overs that are open there go on without what was said.
         """
         with self._writing() as connection:
+            return forgetting.forget(connection, tenant, user, only)
 
-            def of(table: Table) -> list[ColumnElement[bool]]:
-                return [table.c.user == user, *([table.c.tenant == tenant] if tenant else [])]
-
-            learnt = connection.execute(
-                select(drafts.c.tenant, drafts.c.draft_id).where(*of(drafts), drafts.c.state == "approved")
-            ).all()
-            ids = [row.ticket_id for row in connection.execute(select(tickets.c.ticket_id).where(*of(tickets)))]
-            for table in (lines, postings, tickets):
-                connection.execute(delete(table).where(table.c.ticket_id.in_(ids)))
-            for table in (drafts, asked, feedback):
-                connection.execute(delete(table).where(*of(table)))
-        return [(row.tenant, row.draft_id) for row in learnt]
+    def kept_about(self, tenant: str | None, user: str) -> list[dict[str, Any]]:
+        """What a person has asked and said, as plain data."""
+        with self._writing() as connection:
+            return forgetting.kept(connection, tenant, user)
 
     def close(self) -> None:
         """Close the connections."""

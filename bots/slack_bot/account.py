@@ -47,7 +47,19 @@ class Account:
         return f"*Today*: {_line(today)}\n*Last {DAYS} days*: {_line(lately)}"
 
     async def recent(self, workspace: Workspace, user: str) -> list[Block]:
-        """Somebody's latest pictures, newest first."""
+        """Somebody's latest questions and pictures, newest first."""
+        return [*await self._questions(workspace, user), *await self._pictures(workspace, user)]
+
+    async def _questions(self, workspace: Workspace, user: str) -> list[Block]:
+        author = f"{FRONT_END}:{user}"
+        places = [name for tenant, name in await self._conversations.of_author(author) if tenant == workspace.tenant]
+        # A thread is named after the time of its first message; commands are not, and show in their channels.
+        threads = sorted((name for name in places if _begun(name)), key=_begun, reverse=True)[:_RECENT]
+        asked = [await self._conversations.turns_of(workspace.tenant, name, author) for name in threads]
+        lines = [f"• {escaped(wording.quoted(turns[-1].question, 100))}" for turns in asked if turns]
+        return [blocks.section("*Latest questions*\n" + "\n".join(lines))] if lines else []
+
+    async def _pictures(self, workspace: Workspace, user: str) -> list[Block]:
         found = await self._records.recent(FRONT_END, user, _RECENT)
         own = [each for each in found if each.tenant == workspace.tenant]
         lines = [f"• {escaped(wording.quoted(each.text or 'An enlarged picture', 100))}" for each in own]
@@ -59,7 +71,10 @@ class Account:
         for tenant, name in await self._conversations.of_author(author):
             if tenant == workspace.tenant and name.startswith(f"{channel}-"):
                 count += await self._conversations.forget_author(tenant, name, author)
-        if not count:
+        people = await self._privacy.forget_hand_overs(
+            workspace.tenant, user, lambda name: name.startswith(f"{channel}-")
+        )
+        if not count and not people:
             return wording.NOTHING_TO_FORGET
         return wording.FORGOTTEN.format(count=count)
 
@@ -88,6 +103,12 @@ class Account:
         """Delete all of it; says how much that was."""
         deleted = await self._privacy.delete(FRONT_END, workspace.tenant, user)
         return wording.DELETED.format(turns=deleted.turns, records=deleted.records)
+
+
+def _begun(conversation: str) -> str:
+    """When a thread began, in the order of time; nothing for a command's conversation."""
+    seconds = conversation.partition("-")[2]
+    return seconds if seconds[:1].isdecimal() else ""
 
 
 def _line(used: Used) -> str:

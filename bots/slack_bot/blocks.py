@@ -16,12 +16,20 @@ MARKDOWN_LIMIT = 12_000
 _TEXT_LIMIT = 3_000
 _ROW = 5
 _SECTION_LIMIT = 3_000
+_PLAIN_CHARS = 3_000
 _STYLES = {"stop": "danger", "delete": "danger"}
 
 
 def markdown(text: str) -> Block:
     """Untrusted Markdown."""
     return {"type": "markdown", "text": defused(text)}
+
+
+def plain(text: str) -> list[Block]:
+    """The same words as they were written, in as many sections as they need."""
+    text = defused(text)
+    shown = [text[at : at + _PLAIN_CHARS] for at in range(0, len(text), _PLAIN_CHARS)]
+    return [{"type": "section", "text": {"type": "plain_text", "text": each, "emoji": False}} for each in shown]
 
 
 def summary(text: str) -> str:

@@ -20,6 +20,7 @@ from bots.slack_bot.payloads import Command
 from bots.slack_bot.remedies import Remedies
 from bots.slack_bot.verification import Verification
 from bots.slack_bot.whisper import Whisper
+from generation.errors import GenerationError
 from workers.errors import WorkersError
 
 
@@ -150,7 +151,7 @@ class Commands:
         async def run() -> None:
             try:
                 text = await self._intake.patiently(ask)
-            except WorkersError as error:
+            except (WorkersError, GenerationError) as error:
                 text = markup.escaped(common.refusal(error))
             if not late:
                 found.append(text)

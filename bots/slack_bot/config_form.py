@@ -7,7 +7,7 @@ from typing import Any
 
 from bots.slack_bot.blocks import Block
 from bots.slack_bot.modals import MOST_CHARS, text_of
-from bots.tenant_config import TenantConfig
+from bots.tenant_config import Ceilings, TenantConfig
 
 CONFIG_MODAL = "palaver_config"
 
@@ -19,6 +19,8 @@ _WRITTEN = {
     "languages": ("Languages of answers", "Such as English, German. Empty: any."),
     "max_answer_tokens": ("Longest answer, in tokens", "Empty: the operator's."),
     "user_per_minute": ("Prompts a minute of one person", "Empty: the operator's."),
+    "user_day_gpu_s": ("GPU-seconds of one person a day", "Empty: the operator's, which holds all the same."),
+    "user_month_gpu_s": ("GPU-seconds of one person a month", "Likewise."),
     "handover_topics": ("What only people answer", "Words with commas between."),
     "working_hours": ("When people are there", "Such as Mon-Fri 09:00-17:00 Europe/Berlin. Empty: always."),
 }
@@ -35,6 +37,11 @@ _PLACES = {
     "channels": ("Answer only in these channels", "None: in all."),
     "support_channels": ("Answer from documents in these channels", "Mentions there quote what I have been given."),
 }
+#: There are no roles here that the bot can read, so people are named one by one.
+_PEOPLE = "roles"
+_TIERS = "tiers"
+#: Begins the names of the fields of the operator's tiers.
+_TIER = "tier_"
 _MODEL = "model"
 #: The platform's own limits of a menu's options.
 _OPTIONS = 100
@@ -46,12 +53,12 @@ _ONE_PLACE = {
 }
 
 
-def view(config: TenantConfig, models: Sequence[str]) -> dict[str, Any]:
+def view(config: TenantConfig, ceilings: Ceilings) -> dict[str, Any]:
     """The modal as things are.
 
     Args:
         config: What the workspace has decided.
-        models: Chat models that run now.
+        ceilings: What the operator allows: which models run now, and which tiers people can be given.
     """
     fields = [_written(name, config) for name in _WRITTEN] + [_chosen(name, config) for name in _CHOSEN]
     return {
@@ -62,9 +69,11 @@ def view(config: TenantConfig, models: Sequence[str]) -> dict[str, Any]:
         "close": _plain("Cancel"),
         "blocks": [
             *fields,
-            _model(config, models),
+            _model(config, ceilings.models),
             *(_channels(name, config) for name in _PLACES),
             *(_channel(name, config) for name in _ONE_PLACE),
+            _users(_PEOPLE, "Answer only these people", "None: everybody.", config.roles),
+            *(_tier(name, config) for name in ceilings.tiers),
         ],
     }
 
@@ -80,9 +89,20 @@ def values(submitted: dict[str, Any]) -> dict[str, str | None]:
     found[_MODEL] = None if model == _OPERATOR else model
     for name in _PLACES:
         found[name] = " ".join(state.get(name, {}).get(_INPUT, {}).get("selected_channels") or []) or None
+    found[_PEOPLE] = " ".join(_chosen_users(state, _PEOPLE)) or None
+    if tiers := [block for block in state if block.startswith(_TIER)]:
+        # Of several tiers, a person has the one that the operator lists last.
+        given = {user: block.removeprefix(_TIER) for block in tiers for user in _chosen_users(state, block)}
+        found[_TIERS] = ", ".join(f"{user}={tier}" for user, tier in given.items()) or None
     for name in _ONE_PLACE:
         found[name] = state.get(name, {}).get(_INPUT, {}).get("selected_conversation") or None
     return found
+
+
+def block_of(submitted: dict[str, Any], setting: str) -> str:
+    """The block that shows what is wrong with a setting."""
+    state = submitted.get("state", {}).get("values", {})
+    return next((block for block in state if block.startswith(_TIER)), setting) if setting == _TIERS else setting
 
 
 def _plain(text: str) -> Block:
@@ -141,3 +161,17 @@ def _channel(name: str, config: TenantConfig) -> Block:
     if chosen := getattr(config, name):
         element["initial_conversation"] = chosen
     return _field(name, label, element, hint)
+
+
+def _users(block: str, label: str, hint: str, chosen: Sequence[str]) -> Block:
+    element: Block = {"type": "multi_users_select"}
+    return _field(block, label, element | ({"initial_users": list(chosen)} if chosen else {}), hint)
+
+
+def _tier(name: str, config: TenantConfig) -> Block:
+    members = [user for user, tier in config.tiers.items() if tier == name]
+    return _users(_TIER + name, f"Who has the tier {name}", "With limits of their own, from the operator.", members)
+
+
+def _chosen_users(state: dict[str, Any], block: str) -> list[str]:
+    return list(state.get(block, {}).get(_INPUT, {}).get("selected_users") or [])

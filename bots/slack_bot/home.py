@@ -61,8 +61,8 @@ class Home:
     async def configure(self, workspace: Workspace, user: str, trigger_id: str) -> None:
         """Open the workspace's configuration for an admin."""
         if await self._members.is_admin(workspace, user):
-            models = (await self._rules.ceilings()).models
-            view = config_form.view(await self._configs.of(workspace.tenant), models)
+            ceilings = await self._rules.ceilings()
+            view = config_form.view(await self._configs.of(workspace.tenant), ceilings)
             await workspace.call("views.open", trigger_id=trigger_id, view=view)
 
     async def configured(self, workspace: Workspace, user: str, view: dict[str, Any]) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Home:
             try:
                 await self._configs.change(workspace.tenant, name, text, ceilings)
             except SettingsError as error:
-                wrong[name] = str(error)
+                wrong[config_form.block_of(view, name)] = str(error)
         return wrong
 
     async def _suggest(self, workspace: Workspace, channel: str) -> None:

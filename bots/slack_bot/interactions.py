@@ -11,7 +11,7 @@ from bots import image_flags
 from bots.conversation import Conversations
 from bots.delivery import buttons
 from bots.delivery.buttons import Button
-from bots.delivery.surface import GoneError, SurfaceError
+from bots.delivery.surface import GoneError, SlowDownError, SurfaceError
 from bots.image_flags import FlagError
 from bots.service import ChatService
 from bots.slack_bot import account, config_form, home, markup, wording
@@ -29,7 +29,7 @@ from bots.slack_bot.support import AMEND_MODAL, SupportDesk, is_support
 from bots.slack_bot.target import IMAGE, Target
 from bots.slack_bot.verification import VERIFY_SHORTCUT, Verification
 from bots.slack_bot.whisper import Whisper
-from bots.slack_bot.workspaces import ApiRefusedError, Workspace
+from bots.slack_bot.workspaces import ApiRefusedError, PlatformUnavailableError, Workspace
 from generation.errors import GenerationError
 from workers.contract import tenant_of
 from workers.errors import JobNotFoundError, NotAllowedError, WorkersError
@@ -98,6 +98,13 @@ class Interactions:
                 await self._act(press, button)
             elif not await self._account_pressed(press):
                 await self._tell(press, wording.UNKNOWN_BUTTON)
+        except (SlowDownError, PlatformUnavailableError) as error:
+            _log.info("workspace %s: a press came to nothing: %s", press.workspace.team, error)
+            await self._tell(press, wording.PRESS_AGAIN)
+        except SurfaceError as error:
+            _log.warning("workspace %s: a press came to nothing: %s", press.workspace.team, error)
+            late = isinstance(error, ApiRefusedError) and error.error in _TOO_LATE
+            await self._tell(press, wording.TOO_LATE if late else wording.REFUSED)
         except (WorkersError, GenerationError) as error:
             await self._tell(press, markup.escaped(str(error)))
 
@@ -117,7 +124,7 @@ class Interactions:
             case "edit":
                 form = ImageForm(press.channel, press.thread, button.job_id, press.asker)
                 text = await self._imagine.text(press.workspace, button)
-                await self._open(press.workspace, press.trigger_id, form.view(text), press)
+                await press.workspace.call("views.open", trigger_id=press.trigger_id, view=form.view(text))
             case _:
                 await self._imagine.pressed(press, button, lambda why: self._tell(press, why))
 
@@ -172,7 +179,7 @@ class Interactions:
         view = ImageForm(channel, thread, "", asker, url, media_type).view(" ".join(text.split()))
         try:
             await workspace.call("views.open", trigger_id=str(body.get("trigger_id", "")), view=view)
-        except SurfaceError as error:
+        except (SurfaceError, WorkersError) as error:
             _log.info("workspace %s: a modal was not opened: %s", workspace.team, error)
             url, user = str(body.get("response_url", "")), str(body["user"]["id"])
             await self._whisper.back(workspace, url, channel, user, wording.TOO_LATE)
@@ -235,14 +242,6 @@ class Interactions:
                 await press.workspace.call("files.delete", file=file_id)
             except SurfaceError as error:
                 _log.info("workspace %s: a picture's file was not deleted: %s", press.workspace.team, error)
-
-    async def _open(self, workspace: Workspace, trigger_id: str, view: dict[str, Any], press: Press) -> None:
-        try:
-            await workspace.call("views.open", trigger_id=trigger_id, view=view)
-        except ApiRefusedError as error:
-            if error.error not in _TOO_LATE:
-                _log.warning("workspace %s: a modal was refused: %s", workspace.team, error)
-            await self._tell(press, wording.TOO_LATE)
 
     async def _tell(self, press: Press, text: str) -> bool:
         return await self._whisper.back(press.workspace, press.response_url, press.channel, press.user, text)

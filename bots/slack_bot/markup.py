@@ -39,7 +39,8 @@ def plain(text: str, bot_user: str = "") -> str:
         text: As the platform sends it: links and mentions in angle brackets, the rest in entities.
         bot_user: Mentions of this user are left out.
     """
-    return html.unescape(_ENTITY.sub(lambda match: _read(match, bot_user), text)).strip()
+    read = html.unescape(_ENTITY.sub(lambda match: _read(match, bot_user), text)).strip()
+    return read.encode("utf-8", "replace").decode("utf-8")  # half a character cannot be carried
 
 
 def mentions(text: str, user: str) -> bool:

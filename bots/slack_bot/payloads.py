@@ -79,7 +79,7 @@ def heard(event: dict[str, Any], workspace: Workspace) -> Heard | None:
         direct=event.get("channel_type") == "im" or channel.startswith("D"),
         mentioned=event.get("type") == "app_mention" or markup.mentions(raw, workspace.bot_user),
         to_others=bool(first and first[1] != workspace.bot_user),
-        files=list(event.get("files") or []),
+        files=[each for each in event.get("files") or [] if isinstance(each, dict)],
     )
 
 

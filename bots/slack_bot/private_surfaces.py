@@ -14,6 +14,7 @@ import aiohttp
 from bots.delivery.content import View
 from bots.delivery.ledger import Place
 from bots.delivery.pacing import Budget
+from bots.delivery.rollover import Life
 from bots.delivery.splitting import Measure
 from bots.delivery.surface import ExpiredError, SlowDownError, Surface
 from bots.slack_bot import blocks, wording
@@ -120,6 +121,11 @@ class ResponseSurface:
     async def delete(self, message_id: str) -> None:
         """Likewise."""
 
+    def life(self, message_id: str) -> Life:
+        """Nothing grows here."""
+        del message_id
+        return Life.FRESH
+
 
 class DirectSurface:
     """An answer in a direct message, edited as it grows.
@@ -173,6 +179,11 @@ class DirectSurface:
     async def delete(self, message_id: str) -> None:
         """Delete it."""
         await (await self._channel()).delete(message_id)
+
+    def life(self, message_id: str) -> Life:
+        """Edited messages have no end."""
+        del message_id
+        return Life.FRESH
 
     async def _channel(self) -> Any:
         if self._inner is None:

@@ -1,8 +1,9 @@
 """Answers in channels, threads and direct messages: native streams where there are any, edited messages elsewhere.
 
-A stream only grows. Whatever a stream cannot show (an answer that began anew, one that outlives its stream, one whose
-last piece may or may not have arrived) is shown by ending the stream and editing its message, which is always right
-because an edit carries the whole text.
+A stream only grows, and for some minutes only: ``life`` tells when an answer should go on in the next one. Whatever a
+stream cannot show (an answer that began anew, one that found no place to go on elsewhere, one whose last piece may or
+may not have arrived) is shown by ending the stream and editing its message, which is always right because an edit
+carries the whole text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from bots.delivery.content import View
 from bots.delivery.ledger import Place
 from bots.delivery.pacing import Budget
+from bots.delivery.rollover import Life
 from bots.delivery.splitting import Measure
 from bots.delivery.surface import ExpiredError, GoneError, SlowDownError, Surface
 from bots.slack_bot import blocks, wording
@@ -28,16 +30,21 @@ from bots.slack_bot.uploads import Uploads
 from bots.slack_bot.workspaces import ApiRefusedError, PlaceGoneError, Workspace
 
 #: What a stream says when it takes no more.
-_STREAM_OVER = frozenset({"message_not_in_streaming_state", "stopped_by_user"})
+_STREAM_DEAD = "message_not_in_streaming_state"
+_STREAM_OVER = frozenset({_STREAM_DEAD, "stopped_by_user"})
 #: Where the bot is not, a command's answer has other ways.
 _NOT_THERE = frozenset({"not_in_channel", "channel_not_found", "is_archived", "restricted_action"})
 #: May become a mention with the next characters.
 _UNDECIDED = re.compile(r"(?:@\w*|<)\Z")
+#: What the platform says to blocks that it does not take.
+_NO_MARKDOWN = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
 _SEARCHED = 100
 _COMPARED_LATER_S = 1.0
 _METADATA = "palaver_answer"
 #: Letters that must agree before a stream without a mark is taken for the one that was lost.
 _ALIKE_CHARS = 200
+#: When a stream has used so much of its life, the answer goes on in the next one as soon as that looks well.
+_AGING = 0.75
 
 _log = logging.getLogger("palaver.slack")
 
@@ -92,6 +99,7 @@ class ChannelSurface:
         self._fallback = fallback
         self._streams: dict[str, _Stream] = {}
         self._begun: dict[str, str] = {}  # by nonce: posted here, and maybe recorded nowhere yet
+        self._outlived: set[str] = set()  # messages whose stream is over while their answer goes on
         self._processing = False
         self._budget = outbound.appends if self._streamable else outbound.edits
 
@@ -173,6 +181,16 @@ class ChannelSurface:
         except GoneError:
             pass
 
+    def life(self, message_id: str) -> Life:
+        """That of a message's stream, where another one could be opened."""
+        stream = self._streams.get(message_id)
+        if not self._streamable or self._outbound.starts.wait_s("final") > 0:
+            return Life.FRESH
+        if stream is None:
+            return Life.OVER if message_id in self._outlived else Life.FRESH
+        age = (time.monotonic() - stream.began_s) / self._stream_life_s
+        return Life.FRESH if age < _AGING else Life.AGING if age < 1 else Life.OVER
+
     # Streams
 
     @property
@@ -211,7 +229,10 @@ class ChannelSurface:
     async def _grow(self, ts: str, stream: _Stream, view: View) -> bool:
         """Append what is new; returns whether the stream shows the view by that."""
         text = defused(view.text) if view.complete else _settled(view)
-        alive = time.monotonic() - stream.began_s < self._stream_life_s
+        # A last piece may be a little late: the platform says so if it is too late.
+        alive = view.complete or time.monotonic() - stream.began_s < self._stream_life_s
+        if not alive:
+            self._outlived.add(ts)
         if not (stream.certain and alive and text.startswith(stream.sent)) or view.pictures:
             return False
         stream.certain = False
@@ -220,6 +241,7 @@ class ChannelSurface:
         except ApiRefusedError as error:
             if error.error in _STREAM_OVER:
                 del self._streams[ts]
+                self._outlived |= {ts} if error.error == _STREAM_DEAD else set()
             else:
                 _log.info("a stream of workspace %s takes no more (%s)", self._workspace.team, error.error)
             return False
@@ -262,20 +284,33 @@ class ChannelSurface:
         }
         budget = self._outbound.posts(self._target.channel)
         try:
-            answer = await patiently(budget, lambda: self._workspace.call("chat.postMessage", **arguments))
+            answer = await patiently(budget, lambda: self._showing("chat.postMessage", arguments, view))
         except PlaceGoneError as error:
             if error.error in _NOT_THERE and self._fallback is not None:
                 raise ExpiredError(str(error)) from None
             raise
+        await self._uploads.tidy(str(answer["ts"]), view.pictures)
         return str(answer["ts"])
+
+    async def _showing(self, method: str, arguments: dict[str, Any], view: View) -> dict[str, Any]:
+        """Post or edit; where the platform does not take Markdown, the same words as plain text."""
+        try:
+            return await self._workspace.call(method, **arguments)
+        except ApiRefusedError as error:
+            # A picture's file may not be ready yet: then the message is tried again as it is.
+            if error.error not in _NO_MARKDOWN or view.pictures or not view.text:
+                raise
+            _log.warning("job %s: its Markdown was refused (%s) and is shown as plain text", self._job_id, error.error)
+        under = [block for block in arguments["blocks"] if block["type"] == "actions"]
+        return await self._workspace.call(method, **arguments | {"blocks": [*blocks.plain(view.text), *under]})
 
     async def _update(self, ts: str, view: View, again: bool = True) -> None:
         content = await self._content(view)
         try:
-            await self._workspace.call("chat.update", channel=self._target.channel, ts=ts, **content)
+            await self._showing("chat.update", {"channel": self._target.channel, "ts": ts, **content}, view)
         except ApiRefusedError as error:
             # An earlier process may have left a stream open, which can only be edited once it is closed.
-            if again and error.error != "invalid_blocks":
+            if again and error.error not in _NO_MARKDOWN:
                 await self._end_stream(ts)
                 await self._update(ts, view, again=False)
             elif error.error == "cant_update_message":
@@ -314,18 +349,20 @@ class ChannelSurface:
             return None
         own = [each for each in answer.get("messages", []) if each.get("bot_id") == self._workspace.bot_id]
         marked = [each for each in own if _mark(each) == place.nonce]
-        streams = [each for each in own if not each.get("metadata")] if thread else []
+        streams = [each for each in own if not _mark(each)] if thread else []
         alike = [each for each in streams if _alike(str(each.get("text", "")), view.text)]
         for each in [*marked, *alike]:
-            if await self._unclaimed(each):
+            if await self._unclaimed(each, place):
                 return str(each["ts"])
-        if view.waiting and any([await self._unclaimed(each) for each in streams]):
+        if view.waiting and any([await self._unclaimed(each, place) for each in streams]):
             raise SlowDownError(_COMPARED_LATER_S)  # one of them may be this answer: its own words will tell
         return None
 
-    async def _unclaimed(self, message: dict[str, Any]) -> bool:
-        """Whether a message may be this answer's: it is known to be no other's."""
+    async def _unclaimed(self, message: dict[str, Any], place: Place) -> bool:
+        """Whether a message may be this part of this answer: it is known to be no other's."""
         ts = str(message["ts"])
+        if ts in place.others:
+            return False
         known = await self._claims.job_of(self._workspace.tenant, self._target.channel, ts)
         return known in (None, self._job_id)
 

@@ -11,6 +11,8 @@ MENTIONED = "You mentioned me without a question. Write it beside the mention, a
 NO_KNOWLEDGE = "No knowledge base is connected, so the model answers from what it has learned: check what matters."
 NOT_HERE = "I cannot write in that conversation, so the answer comes to you alone. Invite me there to share it."
 TOO_LATE = "That took too long for Slack to open a window. Please press the button again."
+PRESS_AGAIN = "Slack did not take that right now. Please press the button again in a moment."
+REFUSED = "Slack did not take that; the operator finds the reason in the log."
 UNREADABLE = "Not read: {files}."
 NO_RECORD = "What was asked here is no longer on record. Please ask again with /imagine."
 NOT_YOURS = "Only the person who asked, or an admin of the workspace, can do that."
@@ -36,7 +38,10 @@ PRIVACY = (
     "that their buttons work; and how much you have used. It lies in the operator's own Redis; nothing is sent to "
     "anybody else or used for training. A conversation is forgotten {days} days after its last message."
 )
-CONFIGURE = "*This workspace* (admins only): persona, model, languages, limits, channels, pictures, moderation."
+CONFIGURE = (
+    "*This workspace* (admins only): persona, model, languages, limits, budgets, tiers, channels, pictures, "
+    "moderation, hand-over."
+)
 NOT_SAVED = "What you have just sent was not taken:"
 NOT_AN_ADMIN = "Only an admin of the workspace can decide this."
 FLAGS = (

@@ -90,8 +90,12 @@ class Report:
         for name in Figures.__slots__:
             was, now = getattr(self.before, name), getattr(self.after, name)
             if was is not None and now is not None:
-                rows.append(f"{_NAMES[name]:<22}{was:>10.3f}{now:>10.3f}")
+                rows.append(f"{_NAMES[name]:<22}{_number(was)}{_number(now)}")
         return "\n".join(rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:>10.3f}" if abs(value) < 1e5 else f"{value:>10.1e}"
 
 
 _NAMES = {

@@ -13,10 +13,10 @@ from rq.serializers import JSONSerializer
 from bots.delivery import wording
 from bots.tenant_config import TenantConfig
 from tests.engines import answer
-from tests.fake_guild.bot import BotProcess
+from tests.fake_guild.bot import place, running
 from tests.fake_guild.rules import Rules
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import ALICE, APPLICATION, BOB, GUILD, MODERATOR, OWNER, ROLE, Channel, Message
+from tests.fake_guild.world import ALICE, APPLICATION, BOB, GUILD, MODERATOR, OWNER, ROLE, Message
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
 from workers import keys
@@ -48,14 +48,8 @@ def valkey():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def _guild(valkey):
-    async with FakeGuild() as fake:
-        bot = BotProcess(fake, valkey.url)
-        try:
-            await bot.start()
-            yield fake
-        finally:
-            bot.end()
-            assert "Traceback" not in bot.read_log(), bot.read_log()[-3_000:]
+    async with running(valkey.url) as (fake, _):
+        yield fake
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -67,13 +61,6 @@ async def guild(_guild):
 
 def orders(**what: object) -> str:
     return json.dumps(what, ensure_ascii=False)
-
-
-def place(guild: FakeGuild) -> int:
-    """A channel of its own for a test, so that budgets and conversations are its own."""
-    channel = Channel(guild.world.snowflake(), GUILD)
-    guild.world.channels[channel.id] = channel
-    return channel.id
 
 
 def complete(*messages: Message) -> bool:

@@ -10,10 +10,10 @@ import redis
 
 from bots.delivery import wording
 from tests import image_engine
-from tests.fake_guild.bot import BotProcess
+from tests.fake_guild.bot import BotProcess, place, running
 from tests.fake_guild.rules import Rules
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, OWNER, Channel, Interaction, Message
+from tests.fake_guild.world import ALICE, BOB, MODERATOR, OWNER, Interaction, Message
 from tests.image_jobs import image_config
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import worker
@@ -32,14 +32,8 @@ def valkey():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def _setup(valkey):
-    async with FakeGuild(Rules(per_window=20)) as fake:
-        bot = BotProcess(fake, valkey.url, PALAVER_LIMITS__IMAGE__USER__BURST="100")
-        try:
-            await bot.start()
-            yield fake, bot
-        finally:
-            bot.end()
-            assert "Traceback" not in bot.read_log(), bot.read_log()[-3_000:]
+    async with running(valkey.url, Rules(per_window=20), PALAVER_LIMITS__IMAGE__USER__BURST="100") as pair:
+        yield pair
 
 
 @pytest.fixture
@@ -56,12 +50,6 @@ def bot(_setup) -> BotProcess:
 
 def orders(**what: object) -> str:
     return json.dumps(what)
-
-
-def place(guild: FakeGuild) -> int:
-    channel = Channel(guild.world.snowflake(), GUILD)
-    guild.world.channels[channel.id] = channel
-    return channel.id
 
 
 async def drawn(guild: FakeGuild, interaction: Interaction) -> Message:

@@ -11,9 +11,9 @@ import pytest_asyncio
 
 from tests import safety_pictures
 from tests.engines import answer
-from tests.fake_guild.bot import BotProcess
+from tests.fake_guild.bot import BotProcess, place, running
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, Channel, Message
+from tests.fake_guild.world import ALICE, BOB, MODERATOR, Message
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
 
@@ -33,14 +33,8 @@ def valkey():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def _setup(valkey):
-    async with FakeGuild() as fake:
-        bot = BotProcess(fake, valkey.url)
-        try:
-            await bot.start()
-            yield fake, bot
-        finally:
-            bot.end()
-            assert "Traceback" not in bot.read_log(), bot.read_log()[-3_000:]
+    async with running(valkey.url) as pair:
+        yield pair
 
 
 @pytest.fixture
@@ -51,12 +45,6 @@ def guild(_setup) -> FakeGuild:
 @pytest.fixture
 def bot(_setup) -> BotProcess:
     return _setup[1]
-
-
-def place(guild: FakeGuild) -> int:
-    channel = Channel(guild.world.snowflake(), GUILD)
-    guild.world.channels[channel.id] = channel
-    return channel.id
 
 
 async def notice(guild: FakeGuild, interaction) -> Message:

@@ -6,11 +6,13 @@ import pytest
 import pytest_asyncio
 
 from tests import answer_worker
-from tests.fake_guild.bot import BotProcess
+from tests.fake_guild.bot import place, running
 from tests.fake_guild.rules import Rules
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, Channel, Message
+from tests.fake_guild.world import ALICE, BOB, GUILD, MODERATOR, OWNER, Message
 from tests.valkey import ValkeyProcess
+
+CAROL, DAVE = OWNER + 31, OWNER + 32
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
@@ -25,25 +27,14 @@ def queue():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bot(queue):
-    async with FakeGuild(Rules(message_content=True)) as fake:
-        process = BotProcess(fake, queue, PALAVER_DISCORD__MESSAGE_CONTENT="true")
-        try:
-            await process.start()
-            yield process
-        finally:
-            process.end()
-            assert "Traceback" not in process.read_log(), process.read_log()[-3_000:]
+    rules = Rules(message_content=True)
+    async with running(queue, rules, PALAVER_DISCORD__MESSAGE_CONTENT="true") as (_, process):
+        yield process
 
 
 @pytest.fixture
 def guild(bot) -> FakeGuild:
     return bot._fake
-
-
-def channel_of(guild: FakeGuild) -> int:
-    channel = Channel(guild.world.snowflake(), GUILD)
-    guild.world.channels[channel.id] = channel
-    return channel.id
 
 
 async def set_up(guild: FakeGuild, **settings: str) -> None:
@@ -66,7 +57,7 @@ async def says(guild: FakeGuild, channel: int, text: str) -> Message:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def places(bot):
     guild = bot._fake
-    support, team = channel_of(guild), channel_of(guild)
+    support, team = place(guild), place(guild)
     await set_up(guild, support_channels=f"<#{support}>", team_channel=f"<#{team}>", handover_topics="refund, 退款")
     return support, team
 
@@ -126,3 +117,42 @@ async def test_a_listed_topic_and_an_angry_tone_call_a_person_and_positions_are_
     await says(guild, support, "You are number 2 in line")
     await press(guild, await says(guild, team, "退款"), "Take")
     await says(guild, support, "You are number 1 in line now")
+
+
+async def test_what_a_person_wants_forgotten_is_gone_from_tickets_drafts_and_answers(guild, places):
+    support, team = places
+    await guild.mention("Do you mend clocks? I want to talk to a human", channel=support, user=CAROL)
+    card = await says(guild, team, "mend clocks")
+    await until(lambda thread=card.id: thread in guild.world.channels, "its thread")
+    await press(guild, card, "Take")
+    await guild.say("Clocks are mended in Basel.", user=MODERATOR, channel=card.id)
+    await says(guild, support, "mended in Basel")
+    await press(guild, card, "Resolve")
+    assert (await press(guild, await says(guild, card.id, "**Draft"), "Approve")).startswith("Approved")
+    assert "in Basel" in await answer_to(guild, "Do you mend clocks?", support)
+    exported = await guild.command("privacy export", user=CAROL)
+    message = await until(lambda: guild.response(exported), "the export")
+    await until(lambda: message.files, "its file")
+    assert b"mended in Basel" in message.files[0]
+
+    deleted = await guild.command("privacy delete", user=CAROL)
+    await until(lambda: guild.whispers(deleted), "the deletion")
+    assert "in Basel" not in await answer_to(guild, "Do you mend clocks?", support), "the next answer proves it"
+
+    await guild.mention("Do you repair umbrellas? I want to talk to a human", channel=support, user=DAVE)
+    card = await says(guild, team, "repair umbrellas")
+    await until(lambda thread=card.id: thread in guild.world.channels, "its thread")
+    await press(guild, card, "Take")
+    await guild.say("Umbrellas are repaired in Bern.", user=MODERATOR, channel=card.id)
+    await press(guild, card, "Resolve")
+    draft = await says(guild, card.id, "**Draft")
+    forgotten = await guild.command("forget", channel=support, user=DAVE)
+    await until(lambda: guild.whispers(forgotten), "that it is forgotten")
+    assert "ticket is closed" in await press(guild, draft, "Approve")
+
+
+async def answer_to(guild: FakeGuild, question: str, channel: int) -> str:
+    asked = await guild.command("ask", question=question, channel=channel)
+    message = await until(lambda: guild.response(asked), "an answer")
+    await until(lambda: "Helpful" in message.buttons, "the whole answer")
+    return str(message.content)

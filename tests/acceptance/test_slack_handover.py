@@ -53,4 +53,30 @@ async def test_a_person_takes_over_in_slack_and_a_crash_loses_nothing():
             told = [each.body for each in fake.thread("C1", ts)]
             assert sum("Hello, I am here." in each for each in told) == 1
             assert sum("has taken over" in each for each in told) == 1
+
+            draft = await says(fake, "C2", card.ts, "Draft")
+            await fake.press("U9", draft, "Approve")
+            await fake.wait(lambda: any("Approved" in each.body for each in fake.whispers("U9")), "the approval")
+            await fake.command("U1", "C1", "/privacy")
+            await fake.press("U1", fake.whispers("U1")[-1], "Export")
+            await fake.wait(lambda: any("Hello, I am here." in each.body for each in fake.whispers("U1")), "the export")
+            await fake.press("U1", next(each for each in fake.whispers("U1") if each.buttons), "Delete")
+            await fake.wait(lambda: any("are deleted" in each.body for each in fake.whispers("U1")), "the deletion")
+            await fake.press("U9", draft, "Reject")
+            await fake.wait(
+                lambda: any("ticket is closed" in each.body for each in fake.whispers("U9")), "that it is gone"
+            )
+
+            ts = await fake.say("U1", "C1", "{bot} I want to speak to a real person about umbrellas")
+            card = await says(fake, "C2", None, "umbrellas")
+            await fake.press("U9", card, "Take")
+            await says(fake, "C1", ts, "u9 has taken over")
+            await fake.say("U9", "C2", "We have some.", card.ts)
+            await says(fake, "C1", ts, "We have some.")
+            await fake.press("U9", card, "Resolve")
+            draft = await says(fake, "C2", card.ts, "Draft")
+            await fake.command("U1", "C1", "/forget")
+            await fake.press("U9", draft, "Approve")
+            gone = "ticket is closed"
+            await fake.wait(lambda: sum(gone in each.body for each in fake.whispers("U9")) == 2, "that this is, too")
     server.remove()

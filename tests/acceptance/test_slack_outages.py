@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 import time
@@ -13,9 +14,10 @@ import pytest
 import pytest_asyncio
 
 from tests.bot_process import BotProcess, running
+from tests.fake_workspace.content import Message
 from tests.fake_workspace.rules import Rules
 from tests.fake_workspace.server import FakeWorkspace
-from tests.slack_answers import answers, asked, begun, exactly, quiet, right
+from tests.slack_answers import answers, asked, begun, exactly, is_complete, quiet, right
 from tests.valkey import ValkeyProcess
 from tests.worker_processes import config, worker
 
@@ -173,6 +175,61 @@ async def test_a_stream_is_left_before_it_dies(other_queue):
         assert fake.called("chat.stopStream", "ok")
 
 
+#: Markdown for some seconds, with blocks that no message may tear apart.
+SECTION = (
+    "## Part {n}\n\nSome words about it, and a few more of them.\n\n```python\nfor each in range({n}):\n\n"
+    "    print(each)\n```\n\n- an item\n- another one\n\n| a | b |\n|---|---|\n| {n} | 2 |\n\nThat was it.\n\n"
+)
+DOCUMENT = "".join(SECTION.format(n=n) for n in range(15)).strip()
+BLOCKS = ("## Part", "Some words", "```python\nfor", "- an item", "| a |", "That was it")
+WRITTEN = json.dumps({"say": DOCUMENT, "step_s": 0.04})
+ROLLING = {"PALAVER_SLACK__STREAM_LIFE_S": "0.9", "PALAVER_SLACK__LEASE_S": "1.5"}
+
+
+async def rolled_over(fake: FakeWorkspace, channel: str, ts: str) -> list[Message]:
+    """The messages of the answer, once they are all of it."""
+    found: list[Message] = await fake.wait(lambda: whole(fake.thread(channel, ts)), "the whole document")
+    assert "\n\n".join(each.body for each in found) == DOCUMENT, "nothing is lost, and nothing is there twice"
+    for each in found:
+        assert each.body.count("```") % 2 == 0
+        assert each.body.startswith(BLOCKS)
+        assert not each.buttons
+    return found
+
+
+def whole(found: list[Message]) -> list[Message]:
+    return found if found and all(map(is_complete, found)) and found[-1].body.endswith(DOCUMENT[-200:]) else []
+
+
+async def test_an_answer_that_outlives_its_stream_goes_on_in_another_one(other_queue):
+    async with running(other_queue.url, Rules(stream_life_s=4.0), **ROLLING) as (fake, _):
+        ts = await fake.say("U7", "C71", "{bot} " + WRITTEN)
+        found = await rolled_over(fake, "C71", ts)
+        assert len(found) >= 2
+        assert len(fake.called("chat.startStream", "ok")) >= len(found) - 1, "the last one may have been whole at once"
+        assert not any(each.edits or each.stream_died for each in found), "all of it was streamed"
+
+        ts = await fake.say("U7", "C72", "{bot} " + json.dumps({"say": DOCUMENT, "step_s": 0.2}))
+        await fake.wait(lambda: len(fake.thread("C72", ts)) == 2 and fake.thread("C72", ts)[1].body, "two messages")
+        await fake.press_native_stop("U7", "C72", ts)
+        await fake.wait(lambda: fake.thread("C72", ts)[-1].body.endswith("Stopped."), "the end of the second stream")
+        first, second = fake.thread("C72", ts)
+        assert DOCUMENT.startswith(first.body)
+        assert all(map(is_complete, (first, second)))
+
+
+@pytest.mark.kill
+async def test_a_front_end_that_is_killed_while_a_stream_follows_another(other_queue):
+    async with running(other_queue.url, Rules(stream_life_s=4.0), **ROLLING) as (fake, bot):
+        first = await fake.say("U7", "C73", "{bot} " + WRITTEN)
+        await begun(fake, "C73", first)
+        second = await fake.say("U8", "C74", "{bot} " + WRITTEN)
+        await fake.wait(lambda: len(fake.called("chat.startStream", "ok")) >= 3, "one that follows")
+        await restarted(bot)
+        for channel, ts in (("C73", first), ("C74", second)):
+            await rolled_over(fake, channel, ts)
+
+
 async def test_streams_can_be_switched_off(other_queue):
     async with running(other_queue.url, PALAVER_SLACK__STREAMING="false") as (fake, _):
         ts = await fake.say("U9", "C9", "{bot} " + asked(5))
@@ -255,6 +312,14 @@ async def test_a_storm_of_errors_ends_in_one_answer(editing):
     fake.faults.broken |= {"chat.postMessage": 3, "chat.update": 3}
     ts = await fake.say("U15", "C15", "{bot} " + asked(10))
     await exactly(fake, "C15", ts, right(asked(10)))
+
+
+async def test_where_markdown_is_refused_the_words_are_shown_as_they_are(editing):
+    fake, _ = editing
+    fake.rules.markdown = False
+    ts = await fake.say("U15", "C151", "{bot} " + asked(6))
+    await exactly(fake, "C151", ts, right(asked(6)))
+    fake.rules.markdown = True
 
 
 async def test_a_deleted_question_or_answer_stops_the_work(editing):

@@ -28,7 +28,9 @@ def queue():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fake(queue):
-    async with running(queue.url, teams=("T2",), organizations={"E9": ("T91", "T92")}) as (fake, bot):
+    tiers = json.dumps({"trainees": {"day_gpu_s": 60}, "staff": {"day_gpu_s": 600}})
+    places = {"teams": ("T2",), "organizations": {"E9": ("T91", "T92")}}
+    async with running(queue.url, **places, PALAVER_TIERS=tiers) as (fake, bot):
         yield fake
         assert "Traceback" not in bot.read_log(), bot.read_log()[-3_000:]
 
@@ -209,6 +211,10 @@ async def test_the_home_shows_usage_and_lets_admins_configure_the_workspace(fake
     await fake.open_home("U16")
     home = await fake.wait(lambda: fake.homes.get("U16"), "a home")
     assert "Today" in json.dumps(home)
+    asking = await fake.say("U16", "D16", asked(2, note="recently"))
+    await exactly(fake, "D16", asking, right(asked(2, note="recently")))
+    await fake.open_home("U16")
+    await fake.wait(lambda: "recently" in json.dumps(fake.homes["U16"]), "the latest question in the home")
     assert "palaver_configure" not in json.dumps(home)
     fake.admins.add("U17")
     await fake.open_home("U17")
@@ -228,7 +234,20 @@ async def test_the_home_shows_usage_and_lets_admins_configure_the_workspace(fake
         kept, other = (client.get(keys.tenant_config(tenant)) for tenant in ("slack-T1", "slack-T2"))
     assert (json.loads(kept)["persona"], json.loads(kept)["model"]) == ("You are a pirate.", "words")
     assert other is None, "another workspace decides for itself"
-    wrong = await fake.submit("U17", view[0], {"max_answer_tokens": "many"})
+    wrong = await fake.submit("U17", view[0], {"max_answer_tokens": "many", "user_day_gpu_s": "none"})
     assert "number of tokens" in wrong.payload["errors"]["max_answer_tokens"]
+    assert "GPU-seconds above 0" in wrong.payload["errors"]["user_day_gpu_s"]
+    people = {"tier_trainees": ["U000000016", "U000000018"], "tier_staff": ["U000000018"]}
+    chosen = {name: {"type": "multi_users_select", "selected_users": users} for name, users in people.items()}
+    assert (await fake.submit("U17", view[0], {"user_month_gpu_s": "50", **chosen})).payload is None
+    with redis.Redis.from_url(queue.url) as client:
+        kept = json.loads(client.get(keys.tenant_config("slack-T1")))
+    assert (kept["user_month_gpu_s"], kept["tiers"]) == (50, {"U000000016": "trainees", "U000000018": "staff"})
+    before = set(fake.views)
+    await fake.press_in_view("U17", home, "palaver_configure")
+    again = await fake.wait(lambda: [fake.views[name] for name in set(fake.views) - before], "the window again")
+    shown = {block["block_id"]: block["element"] for block in again[0]["blocks"]}
+    assert shown["tier_staff"]["initial_users"] == ["U000000018"]
+    assert shown["user_month_gpu_s"]["initial_value"] == "50"
     denied = await fake.submit("U16", view[0], {"persona": "mine", "images": no_pictures})
     assert "Only an admin" in denied.payload["errors"]["persona"]

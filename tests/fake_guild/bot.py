@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+from tests.fake_guild.rules import Rules
 from tests.fake_guild.server import FakeGuild, until
-from tests.fake_guild.world import TOKEN
+from tests.fake_guild.world import GUILD, TOKEN, Channel
 from tests.valkey import die_with_parent
 
 _FOREIGN = ("PALAVER_", "REDIS", "DISCORD_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -101,3 +104,25 @@ class BotProcess:
 
     def read_log(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
+
+
+@contextlib.asynccontextmanager
+async def running(
+    redis_url: str, rules: Rules | None = None, **settings: str
+) -> AsyncIterator[tuple[FakeGuild, BotProcess]]:
+    """A platform and a bot that serves it, without a traceback to its end."""
+    async with FakeGuild(rules) as fake:
+        bot = BotProcess(fake, redis_url, **settings)
+        try:
+            await bot.start()
+            yield fake, bot
+        finally:
+            bot.end()
+            assert "Traceback" not in bot.read_log(), bot.read_log()[-3_000:]
+
+
+def place(guild: FakeGuild) -> int:
+    """A channel of the guild in which nobody has written."""
+    channel = Channel(guild.world.snowflake(), GUILD)
+    guild.world.channels[channel.id] = channel
+    return channel.id

@@ -84,6 +84,8 @@ def _ephemeral(api: WebApi, team: Team, args: dict[str, Any]) -> dict[str, Any]:
 
 def _check_pictures(api: WebApi, blocks: list[dict[str, Any]]) -> None:
     for block in blocks:
+        if block.get("type") == "markdown" and not api.workspace.rules.markdown:
+            raise ApiError("invalid_blocks", why="markdown")
         if "slack_file" in block:
             file = api.workspace.uploads.get(block["slack_file"].get("id", ""))
             if file is None or not file.done:

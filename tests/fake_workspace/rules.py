@@ -54,6 +54,7 @@ class Rules:
         minute_s: Length of a minute of the tiers.
         enforce_tiers: Whether too many calls are answered with 429.
         streaming: Whether ``chat.startStream`` is there at all.
+        markdown: Whether messages may have ``markdown`` blocks.
         agent: Whether the app is declared an agent.
         agent_stop: Whether it is subscribed to ``agent_session_stopped``.
     """
@@ -67,6 +68,7 @@ class Rules:
     minute_s: float = 60.0
     enforce_tiers: bool = True
     streaming: bool = True
+    markdown: bool = True
     agent: bool = True
     agent_stop: bool = True
 

@@ -49,6 +49,7 @@ def test_code_is_left_readable():
         ("<https://a.example>", "https://a.example"),
         ("<mailto:a@b.example|a@b.example> <!here> <!subteam^S1|@ops>", "a@b.example @here @ops"),
         ("&lt;!channel&gt;", "<!channel>"),
+        ("half \ud83d a character", "half ? a character"),
     ],
 )
 def test_what_people_write_is_read(sent, meant):

@@ -125,12 +125,33 @@ def test_a_person_who_is_forgotten_is_gone_everywhere(store: SupportStore) -> No
     store.decide("discord-1", draft.draft_id, "approved", "mod")
     store.note(ALICE, "j1", "my secret", "unknown", 0.1)
     opened(store, ELSEWHERE)
-    assert store.forget_user("discord-1", "7") == [("discord-1", draft.draft_id)]
+    assert [each["question"] for each in store.kept_about("discord-1", "7")] == [ticket.question, "my secret"]
+    assert store.learnt_from("discord-1", "7") == [("discord-1", draft.draft_id)]
+    assert store.forget_user("discord-1", "7") == 1
     assert store.open_for(ALICE) is None
     assert store.claim("discord") == []
     assert store.drafts("discord-1", None) == []
     assert store.report("discord-1") == []
     assert store.open_for(ELSEWHERE) is not None
+
+
+def test_one_conversation_is_forgotten_and_whoever_waits_there_is_not_dropped(store: SupportStore) -> None:
+    closed = opened(store)
+    draft = store.draft(closed, "Yes.")
+    store.decide("discord-1", draft.draft_id, "approved", "mod")
+    store.move(closed, "resolved", "mod")
+    waiting = opened(store, question="my secret")
+    store.say(waiting, "m1", False, "alice", "my secret", "alice: my secret")
+    store.note(ALICE, "j1", "my secret", "unknown", 0.1)
+    assert store.learnt_from("discord-1", "7", "56".__eq__) == []
+    assert store.forget_user("discord-1", "7", "56".__eq__) == 0
+    assert store.learnt_from("discord-1", "7", "55".__eq__) == [("discord-1", draft.draft_id)]
+    assert store.forget_user("discord-1", "7", "55".__eq__) == 2
+    assert store.drafts("discord-1", None) == []
+    assert "secret" not in str(store.kept_about("discord-1", "7"))
+    left = store.open_for(ALICE)
+    assert left is not None
+    assert left.ticket_id == waiting.ticket_id
 
 
 def test_text_of_documents_is_inert() -> None:

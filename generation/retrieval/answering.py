@@ -13,8 +13,9 @@ from generation.retrieval.templates import Template
 from generation.retrieval.types import Answer, Citation, Hit
 
 ANSWER_THRESHOLD = 0.5
-#: Below it the question is taken to be about something else; from ``palaver evaluate answers``.
-SUGGEST_THRESHOLD = 0.24
+#: Below it the question is taken to be about something else; chosen on the half of the questions of ``palaver evaluate
+#: answers`` that is not reported.
+SUGGEST_THRESHOLD = 0.18
 MAX_SUGGESTIONS = 3
 #: A question of so few words names no topic of its own.
 _SHORT_WORDS = 3

@@ -286,14 +286,14 @@ class TenantKnowledge:
         near = search.nearest_chunks(model, vector, FIRST_PASS, filters)
         named = search.chunks_containing(_rarest(frequencies), LEXICAL_CHUNKS)
         common = self._knowledge.common(self._rows.name, search, model, chunk_count)
-        cosines = _cosines(search, model, vector, sorted({*near, *named}), common)
+        cosines, level = _cosines(search, model, vector, sorted({*near, *named}), common)
         nearest = sorted(cosines, key=lambda row: -max(cosines[row].values()))[:SECOND_PASS]
         candidates = search.candidates(sorted({*nearest, *named}), filters)
         calibration = ranking.PLAIN if common is None else ranking.WITHOUT_COMMON
         scored = []
         for candidate in candidates:
             found = ranking.features(
-                cosines.get(candidate.row, {}), weights, candidate.terms, term_count / max(chunk_count, 1)
+                cosines.get(candidate.row, {}), weights, candidate.terms, term_count / max(chunk_count, 1), level
             )
             scored.append(_Scored(candidate, found, ranking.relevance(found, calibration)))
         return sorted(scored, key=lambda found: (-found.score, found.candidate.row))
@@ -362,16 +362,18 @@ def from_file(path: Path) -> tuple[str, Upload]:
 
 def _cosines(
     search: TenantSearch, model: Model, vector: NDArray[np.float32], rows: Sequence[int], common: Common | None
-) -> dict[int, dict[str, float]]:
-    """Exact cosines: for each chunk row, the best of each kind of vector."""
+) -> tuple[dict[int, dict[str, float]], float]:
+    """Exact cosines: for each chunk row, the best of each kind of vector; and the greatest as stored."""
     owners, matrix = search.vectors(model, rows)
+    plain = (matrix @ vector).tolist()
+    level = max((cosine for (_, kind), cosine in zip(owners, plain, strict=True) if kind != "passage"), default=0.0)
     if common is not None:
         vector, matrix = common.without(vector[None])[0], common.without(matrix)
     best: dict[int, dict[str, float]] = {}
     for (row, kind), cosine in zip(owners, (matrix @ vector).tolist(), strict=True):
         kinds = best.setdefault(row, {})
         kinds[kind] = max(kinds.get(kind, -1.0), cosine)
-    return best
+    return best, level
 
 
 def _rarest(frequencies: dict[str, int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,12 @@ KEPT_SHARE = 0.6
 #: What terms in common add to the cosine of a question and a sentence.
 TERMS_WEIGHT = 0.5
 _ENDS = tuple(end + closing for end in ".!?\u3002\uff01\uff1f\uff1b" for closing in ("", '"', ")", "\u201d", "\uff09"))
+
+_LEANING = re.compile(
+    r"(?:in |for |with |after |by )?(?:it|its|they|their|them|this|that|these|those|such|otherwise|therefore|so|then)\b"
+    r"|\u8fd9|\u90a3|\u5b83|\u4ed6|\u5426\u5219|\u56e0\u6b64|\u6b64|\u5176",  # this, that, it, they, else, therefore
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,11 @@ def trimmed(question: str, passage: str, sentences: Sequence[str], cosines: Sequ
         # An introduction belongs to what follows it: "Run this command:" is no answer, nor is the command alone.
         if after < len(scores) and opens[last] and size + len(sentences[after]) <= MAX_QUOTE_CHARS:
             last = after
-        elif before >= 0 and opens[before] and size + len(sentences[before]) <= MAX_QUOTE_CHARS:
+        elif (
+            before >= 0
+            and (opens[before] or _leans(sentences[first]))
+            and size + len(sentences[before]) <= MAX_QUOTE_CHARS
+        ):
             first = before
         else:
             near = [at for at in (before, after) if 0 <= at < len(scores) and scores[at] >= KEPT_SHARE * scores[best]]
@@ -83,6 +94,11 @@ def trimmed(question: str, passage: str, sentences: Sequence[str], cosines: Sequ
 def sentences_in(passage: str) -> list[str]:
     """The sentences that `trimmed` chooses among; a paragraph's end is a sentence's."""
     return [sentence for part in passage.split("\n\n") for sentence in sentences_of(part)]
+
+
+def _leans(sentence: str) -> bool:
+    """Whether a sentence speaks of what the one before has named."""
+    return bool(_LEANING.match(sentence))
 
 
 def _opening(sentences: Sequence[str]) -> list[bool]:

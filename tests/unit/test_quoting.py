@@ -30,6 +30,14 @@ def test_a_long_passage_is_trimmed_to_what_bears_on_the_question() -> None:
     assert support.supported(quote.text, PASSAGE)
 
 
+def test_a_sentence_that_speaks_of_the_one_before_is_not_quoted_alone() -> None:
+    passage = "Some packages are split in two. In these cases the data stay behind. " + "Nothing else is kept. " * 12
+    sentences = quoting.sentences_in(passage)
+    cosines = [0.9 if "behind" in sentence else 0.1 for sentence in sentences]
+    quote = quoting.trimmed("why are the data still there?", passage, sentences, cosines)
+    assert quote.text == "Some packages are split in two. In these cases the data stay behind."
+
+
 def test_a_short_passage_is_quoted_whole() -> None:
     assert quoting.trimmed("when?", "We open at nine.", [], []) == quoting.Quote("We open at nine.", True, True)
 

@@ -15,7 +15,7 @@ import pytest
 from generation.retrieval.embedding import load_embedder
 from generation.retrieval.knowledge import Knowledge, default_url
 
-PAGES = 24
+PAGES = 80
 DEADLINE_S = 120
 
 
@@ -28,17 +28,18 @@ def test_adding_is_killed_and_goes_on_and_answers_meanwhile(tmp_path: Path) -> N
         (folder / f"{number:03}.md").write_text(text)
     environment = os.environ | {"PALAVER_DATA_DIR": str(data_dir)}
     command = [sys.executable, "-m", "bots.cli", "knowledge", "add", str(folder), "--tenant", "shop"]
+    knowledge = Knowledge(default_url(data_dir), load_embedder())
+    shop = knowledge.tenant("shop")
+    assert shop.search("is the model there?") == []  # loaded, so that the killing does not come too late
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     # It tells how far it is; once some are there, somebody asks, while it writes on.
     assert process.stdout.readline().startswith(f"[1/{PAGES}] ")
-    knowledge = Knowledge(default_url(data_dir), load_embedder())
-    shop = knowledge.tenant("shop")
     assert shop.search("number of the page")
     deadline = time.monotonic() + DEADLINE_S
     while len(shop.list()) < 5:
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
@@ -52,5 +53,5 @@ def test_adding_is_killed_and_goes_on_and_answers_meanwhile(tmp_path: Path) -> N
     after = {document.document_id: document.added_s for document in shop.list()}
     assert len(after) == PAGES
     assert {name: after[name] for name in before} == before  # what was there was not made again
-    assert "number of this page is 23" in shop.search("what is on page 23")[0].text
+    assert "number of this page is 79" in shop.search("what is on page 79")[0].text
     knowledge.close()

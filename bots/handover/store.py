@@ -24,6 +24,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    make_url,
     or_,
     select,
     update,
@@ -37,6 +38,8 @@ from bots.handover.tables import asked, drafts, feedback, lines, metadata, posti
 from bots.handover.tickets import OPEN, Asked, Customer, Draft, Posting, State, Ticket, Where
 from generation.errors import KnowledgeError
 
+#: Any number that no other lock of the database has.
+_SCHEMA_LOCK = 0x68616E64
 #: A process that has begun to post something and died has lost it to others after this long.
 CLAIM_S = 30.0
 
@@ -52,10 +55,18 @@ class SupportStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = create_engine(url)
+        try:
+            parsed = make_url(url)
+            if parsed.get_backend_name() == "postgresql":
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            self._engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() == "postgresql")
+        except (SQLAlchemyError, ImportError) as error:
+            raise KnowledgeError(f"The store of hand-overs cannot be opened: {type(error).__name__}.") from error
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _durable)
         with self._writing() as connection:
+            if self._engine.dialect.name == "postgresql":  # processes that start together must not create at once
+                connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
             metadata.create_all(connection)
 
     @contextmanager

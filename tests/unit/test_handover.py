@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,9 +18,14 @@ ALICE = Customer("discord", "discord-1", "7", "55", "55")
 ELSEWHERE = Customer("discord", "discord-2", "7", "55", "55")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> SupportStore:
-    return SupportStore(f"sqlite:///{tmp_path / 'support.sqlite'}")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SupportStore]:
+    if request.param == "postgresql":
+        store = SupportStore(request.getfixturevalue("postgres").database())
+    else:
+        store = SupportStore(f"sqlite:///{tmp_path / 'support.sqlite'}")
+    yield store
+    store.close()
 
 
 def opened(store: SupportStore, customer: Customer = ALICE, question: str = "Do you sell gift cards?") -> Ticket:

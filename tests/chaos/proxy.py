@@ -57,10 +57,14 @@ class Proxy:
             return
         self._writers |= {writer, to_server[1]}
         ways = (self._carry(reader, to_server[1]), self._carry(to_server[0], writer))
-        await asyncio.wait([asyncio.create_task(way) for way in ways], return_when=asyncio.FIRST_COMPLETED)
+        tasks = [asyncio.create_task(way) for way in ways]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for each in (writer, to_server[1]):
             self._writers.discard(each)
             each.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

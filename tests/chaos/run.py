@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import redis
 
-from tests.chaos import verdict
+from tests.chaos import load as load_module
+from tests.chaos import models, verdict
 from tests.chaos.faults import Faults
 from tests.chaos.load import Load, prompts
 from tests.chaos.plan import plan
 from tests.chaos.stage import Stage, Workers, marked, until
+from tests.valkey import BINARY
 from workers.admission import refund_unqueued
 
-#: After the last fault, for everything to be answered: longer than any lease, pause or outage of a run.
+#: Prompts that are let go and not answered, at most; about twice as many as are asked at once.
+_MOST_OPEN = 160
+#: After the last fault, for something to be answered: longer than any lease, pause or outage of a run.
 _SETTLE_S = 150.0
 #: Longer than a lease of a delivery and than the platforms' repetitions: what would be said twice is said by then.
 _QUIET_S = 4.0
 #: A process is measured so long after its start.
 _GROWN_UP_S = 4.0
+#: One with a model is still loading it by then.
+_MODEL_GROWN_UP_S = 60.0
 
 
 @dataclass(slots=True)
@@ -52,7 +61,16 @@ class Report:
         return "\n".join([*parts, f"again: python -m tests.chaos --seed {self.seed} --jobs {self.jobs}"])
 
 
-async def run(seed: int, jobs: int, kills: int, pause_s: float = 1.0, workers: int = 3) -> Report:
+async def run(
+    seed: int,
+    jobs: int,
+    kills: int,
+    pause_s: float = 1.0,
+    workers: int = 3,
+    *,
+    with_models: bool = False,
+    binary: Path = BINARY,
+) -> Report:
     """Do it.
 
     Args:
@@ -62,10 +80,14 @@ async def run(seed: int, jobs: int, kills: int, pause_s: float = 1.0, workers: i
         kills: Processes killed with SIGKILL, at least.
         pause_s: Mean pause between two faults.
         workers: How many supervisors.
+        with_models: Whether a share of the prompts goes to real models, with workers of their own.
+        binary: Of the server.
     """
     begun_s = time.monotonic()
-    report = Report(seed, jobs)
-    async with Stage(workers) as stage, Load(stage, prompts(seed, jobs)) as load:
+    report, asked = Report(seed, jobs), prompts(seed, jobs)
+    if with_models:
+        asked = load_module.with_models(asked, await asyncio.to_thread(models.alone))
+    async with Stage(workers, with_models=with_models, binary=binary) as stage, Load(stage, asked) as load:
         measured = asyncio.create_task(_measure(stage))
         faults = Faults(stage, load)
         faults.log = report.faults
@@ -78,6 +100,8 @@ async def run(seed: int, jobs: int, kills: int, pause_s: float = 1.0, workers: i
         await _judge(report, stage, load)
         report.violations += verdict.growth(sizes, names)
         report.violations += await _end(stage)
+        if report.violations:
+            report.histories.append(f"logs: {_keep_logs(stage)}")
     report.lasted_s = time.monotonic() - begun_s
     return report
 
@@ -88,6 +112,8 @@ async def _play(seed: int, faults: Faults, load: Load, jobs: int, kills: int, pa
     for at, fault in enumerate(planned, 1):
         load.release(-(-jobs * at // len(planned)))
         await asyncio.sleep(fault.pause_s)
+        # On a slow machine faults wait for the prompts, or most of these would come when all is well again.
+        await until(lambda: len(load.open) < _MOST_OPEN, _SETTLE_S)
         await faults.strike(fault)
     while faults.kills < kills:  # where there was nobody to kill
         await asyncio.sleep(pause_s)
@@ -95,7 +121,10 @@ async def _play(seed: int, faults: Faults, load: Load, jobs: int, kills: int, pa
 
 
 async def _settle(load: Load) -> None:
-    await until(lambda: not load.open, _SETTLE_S)
+    left = -1
+    while load.open and len(load.open) != left:  # as long as anything is answered
+        left = len(load.open)
+        await until(lambda: not load.open, _SETTLE_S)
     await asyncio.sleep(_QUIET_S)
     for prompt in load.prompts:
         load.look(prompt)
@@ -117,7 +146,8 @@ async def _measure(stage: Stage) -> None:
                 if pid is None:
                     continue
                 names[pid] = name
-                if time.monotonic() - first_seen.setdefault(pid, time.monotonic()) > _GROWN_UP_S and pid not in sizes:
+                grown_up_s = _GROWN_UP_S if not isinstance(seat, Workers) or seat.real is None else _MODEL_GROWN_UP_S
+                if time.monotonic() - first_seen.setdefault(pid, time.monotonic()) > grown_up_s and pid not in sizes:
                     size = verdict.size_of(pid)
                     if size is not None:
                         sizes[pid] = size
@@ -143,6 +173,15 @@ async def _judge(report: Report, stage: Stage, load: Load) -> None:
         concerned = [prompt for prompt, _ in wrong] + [each for each in load.prompts if each.job_id in named]
         for prompt in concerned[:20]:
             report.histories += verdict.history(stage, client, prompt)
+
+
+def _keep_logs(stage: Stage) -> Path:
+    """Copy the logs of all processes to where they outlive the run; returns where."""
+    kept = Path(tempfile.mkdtemp(prefix="chaos-logs-"))
+    for seat in stage.seats:
+        shutil.copy(seat.log, kept / f"{seat.name}.log")
+    shutil.copy(stage.server.directory / "valkey.log", kept / "server.log")
+    return kept
 
 
 async def _end(stage: Stage) -> list[str]:

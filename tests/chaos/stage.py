@@ -18,8 +18,10 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Literal
 
-from tests import bot_process, worker_processes
+from tests import bot_process, embedded_model, worker_processes
+from tests.chaos import models
 from tests.chaos.proxy import ProxyProcess
 from tests.fake_guild import bot as guild_bot
 from tests.fake_guild.rules import Rules as GuildRules
@@ -27,12 +29,14 @@ from tests.fake_guild.server import FakeGuild
 from tests.fake_guild.world import Message
 from tests.fake_workspace.rules import Rules as WorkspaceRules
 from tests.fake_workspace.server import FakeWorkspace
-from tests.valkey import ValkeyProcess, die_with_parent
+from tests.valkey import BINARY, ValkeyProcess, die_with_parent
 from tests.worker_processes import alive, children
+from workers.supervisor import FACTORIES
 
 TEAMS = 6
 _LEASE_S = 1.5
 _RESTART_S = 0.3
+_REAL_SILENCE_S = 30.0
 #: What is killed so often has attempts to spare: no real installation loses a worker every few seconds.
 ATTEMPTS = 25
 #: Worker deaths that a supervisor sees before it is replaced, for it waits longer and longer before it starts the next.
@@ -68,14 +72,22 @@ class Clock:
 class Workers:
     """One supervisor with one worker and its engine."""
 
-    def __init__(self, name: str, url: str, directory: Path) -> None:
+    def __init__(self, name: str, url: str, directory: Path, real: Literal["chat", "image"] | None = None) -> None:
         self.name = name
+        self.real = real
         self.log = directory / f"{name}.log"
         configured = worker_processes.config(
             url, name, {"flush_ms": 50, "engine_silence_s": 4.0, "max_attempts": ATTEMPTS},
             step_s=0.004, capacity=16, out_of_memory_file=str(directory / "out-of-memory"),
         )  # fmt: skip
-        self._config = configured.model_copy(update={"factory": "tests.chaos.engine:build"})
+        own: dict[str, object] = {"factory": "tests.chaos.engine:build"}
+        if real is not None:
+            options = models.CHAT_OPTIONS if real == "chat" else models.IMAGE_OPTIONS
+            own = {"kind": real, "factory": FACTORIES[real], "options": options}
+            own["model"] = embedded_model.NAME if real == "chat" else None
+            silence_s = _REAL_SILENCE_S  # a step of a model takes longer than one of words
+            own["worker"] = configured.worker.model_copy(update={"engine_silence_s": silence_s})
+        self._config = configured.model_copy(update=own)
         self._process: subprocess.Popen[bytes] | None = None
         self.worker_deaths = 0
 
@@ -147,20 +159,27 @@ class MessagesByChannel(dict[int, Message]):
 class Stage:
     """Use as an async context manager.
 
+    Args:
+        workers: How many supervisors.
+        bots: How many processes of each front-end.
+        with_models: Whether two more supervisors run real models, one for chat and one for pictures.
+        binary: Of the server.
+
     Attributes:
         marker: In the environment of every process of this run, so that none can hide.
     """
 
-    def __init__(self, workers: int = 3, bots: int = 2) -> None:
+    def __init__(self, workers: int = 3, bots: int = 2, *, with_models: bool = False, binary: Path = BINARY) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="plc"))
         self.marker = secrets.token_hex(8)
         self.clock = Clock(self.directory)
         self._before: dict[str, str | None] = {}
         self._counts = (workers, bots)
+        self._with_models = with_models
         self._stack = contextlib.AsyncExitStack()
         self._tending: dict[str, asyncio.Task[None]] = {}
         self._keeper: asyncio.Task[None] | None = None
-        self.server = ValkeyProcess(persist=True)
+        self.server = ValkeyProcess(persist=True, binary=binary)
         self.server_wanted = True
         self.guild = FakeGuild(GuildRules(per_window=50))
         self.guild.world.messages = MessagesByChannel()
@@ -189,6 +208,10 @@ class Stage:
             self.workspace.add_team(f"T{number}")
         workers, bots = self._counts
         self.workers = [Workers(f"w{number}", self.proxy.url, self.directory) for number in range(workers)]
+        if self._with_models:
+            await asyncio.to_thread(embedded_model.directory)
+            self.workers.append(Workers("model", self.proxy.url, self.directory, "chat"))
+            self.workers.append(Workers("pictures", self.proxy.url, self.directory, "image"))
         made: list[Awaitable[None]] = []
         for number in range(bots):
             own = self._settings()

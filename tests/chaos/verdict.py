@@ -12,6 +12,7 @@ from pathlib import Path
 import redis
 
 from bots.delivery import wording
+from tests import embedded_model
 from tests.chaos.load import FRONT_ENDS, Prompt
 from tests.chaos.stage import Stage
 from workers import keys
@@ -20,16 +21,17 @@ from workers.contract import Event, decode_event
 #: Keys that may stay without an expiry, and why each of them stays small.
 LASTING_KEYS = {
     r"rq:queues": "names of the queues: one for each kind of model",
-    r"rq:workers(:chat)?": "running workers; rq drops those whose heartbeat has stopped",
-    r"rq:finished:chat|rq:failed:chat|rq:canceled:chat": "ended jobs by expiry; cleaned as they expire",
-    r"rq:clean_registries:chat": "rq's lock for cleaning",
+    r"rq:workers(:(chat|image)[\w.-]*)?": "running workers; rq drops those whose heartbeat has stopped",
+    r"rq:(finished|failed|canceled):(chat|image)[\w.-]*": "ended jobs by expiry; cleaned as they expire",
+    r"rq:clean_registries:(chat|image)[\w.-]*": "rq's lock for cleaning",
     r"palaver:workers": "running workers; entries are dropped when their heartbeat is old",
-    r"palaver:fair:chat:(state|finish)": "virtual time; tenants only while they are ahead of it",
+    r"palaver:fair:(chat|image)[\w.-]*:(state|finish)": "virtual time; tenants only while they are ahead of it",
     r"palaver:rejected": "bounded by length",
     r"palaver:admitted": "admissions of the last minutes; emptied by maintenance",
 }
 #: What a person may read in place of an answer that was promised before its job had reached the queue.
 NOT_ACCEPTED = (wording.LOST, wording.BUSY)
+_BY_MODELS = {"words": "", "model": "of them by a real model", "picture": "of them pictures"}
 _CRASHED = re.compile(r"stopped because the model crashed \d+ times")
 #: Limits are never reached here, but a clock that is set back counts them as used up for a moment.
 _LIMITED = re.compile(r"limit is used up\. Try again in 1 s")
@@ -88,13 +90,14 @@ def answers(prompts: Iterable[Prompt]) -> tuple[list[tuple[Prompt, str]], Counte
             counts["not heard"] += 1
         elif shown[0] == prompt.right and not prompt.poison:
             counts["answered"] += 1
+            counts[_BY_MODELS[prompt.kind]] += prompt.kind != "words"
         elif _CRASHED.search(shown[0]):
             counts["poison found" if prompt.poison else "blamed for another's crash"] += 1
         elif not prompt.accepted and (shown[0] in NOT_ACCEPTED or _LIMITED.search(shown[0])):
             counts["not accepted, and told so"] += 1
         else:
             wrong.append((prompt, f"shown {shown[0][:120]!r}"))
-    return wrong, counts
+    return wrong, +counts
 
 
 def ends(client: redis.Redis) -> tuple[dict[str, Event], list[str]]:
@@ -133,8 +136,8 @@ def accounts(client: redis.Redis) -> list[str]:
         if int(fields.get(b"reserved_us", 0)):
             wrong.append(f"{owner} has {int(fields[b'reserved_us']) / 1e6:.3f} GPU-seconds reserved for nothing")
         if ":" not in owner:
-            said[owner] += int(fields.get(b"chat:jobs", 0))
-            said_gpu_s[owner] += int(fields.get(b"chat:gpu_us", 0)) / 1e6
+            said[owner] += sum(int(value) for name, value in fields.items() if name.endswith(b":jobs"))
+            said_gpu_s[owner] += int(fields.get(b"gpu_us", 0)) / 1e6
     for tenant in used | said:
         if used[tenant] != said[tenant]:
             wrong.append(f"{tenant} got {used[tenant]} answers and its account says {said[tenant]}")
@@ -158,11 +161,10 @@ def leftovers(client: redis.Redis) -> list[str]:
         name = raw.decode()
         if client.ttl(raw) == -1 and not any(pattern.fullmatch(name) for pattern in allowed):
             wrong.append(f"key without expiry: {name} ({client.type(raw).decode()})")
-    for part in ("running", "in_flight", "ring", "capped", "parked", "heads"):
-        name = keys.fair("chat", part)
-        if client.exists(name):
-            wrong.append(f"{name} is not empty")
-    return wrong
+    parts = ("running", "in_flight", "ring", "capped", "parked", "heads")
+    queues = ("chat", keys.queue("chat", embedded_model.NAME), "image")
+    names = [keys.fair(queue, part) for queue in queues for part in parts]
+    return wrong + [f"{name} is not empty" for name in names if client.exists(name)]
 
 
 def growth(before: dict[int, Size], names: dict[int, str]) -> list[str]:
@@ -198,6 +200,11 @@ def history(stage: Stage, client: redis.Redis, prompt: Prompt) -> list[str]:
         lines.append(f"  {name}: {json.dumps({key: repr(value) for key, value in kept.items()})}")
     admission, admitted_s = client.get(keys.admission(prompt.job_id)), client.zscore(keys.admitted(), prompt.job_id)
     lines.append(f"  admission: {admission!r}, awaited in the queue since {admitted_s}, shown: {prompt.shown}")
+    front_end, now_s = FRONT_ENDS[prompt.road], client.time()[0]
+    owner = client.hget(keys.promise(front_end, prompt.job_id), "owner")
+    lease_ms = client.zscore(keys.promises(front_end), prompt.job_id)
+    left = "none" if lease_ms is None else f"{lease_ms / 1000 - now_s:.1f} s"
+    lines.append(f"  promise: owner {owner!r}, lease left: {left}")
     if prompt.road == "slack":
         calls = [each for each in stage.workspace.calls if each.args.get("channel") == f"D{prompt.number}"]
         lines += [f"  {each.at_s - prompt.asked_s:.2f} s after: {each.method}: {each.answer}" for each in calls]

@@ -144,9 +144,9 @@ class Dispatch:
             else:
                 await self._service.ask(prompt)
         except (RefusedError, ContractError, RedisUnavailableError) as error:
+            self._unsure.add(job_id)  # its lease is renewed, so that no other process takes it for lost meanwhile
             if self._contacts is not None and not isinstance(error, RedisUnavailableError):
                 await self._contacts.undo(prompt)
-            self._unsure.add(job_id)  # its lease is renewed, so that no other process takes it for lost meanwhile
             raise
         except BaseException:
             self._let_go(job_id)
@@ -228,14 +228,16 @@ class Dispatch:
                 self._leases[job_id] = asked_s + self._promises.lease_s
             elif job_id in self._running and not await self._taken_again(self._owed[job_id]):
                 _log.info("job %s: another process delivers it", job_id)
-                self._running[job_id].cancel()
+                if job_id in self._running:  # it may have ended meanwhile
+                    self._running[job_id].cancel()
 
     async def _taken_again(self, promise: Promise) -> bool:
         """Promise anew what a killed Redis has forgotten; False if somebody else sees to it, or it is kept."""
         asked_s = time.monotonic()
         if not await self._promises.take(promise.job_id, promise.reply, forgotten=True):
             return False
-        self._leases[promise.job_id] = asked_s + self._promises.lease_s
+        if promise.job_id in self._running:  # else what is held of it now must run out
+            self._leases[promise.job_id] = asked_s + self._promises.lease_s
         return True
 
     async def _mine(self, job_id: str) -> bool:

@@ -144,6 +144,7 @@ async def test_what_a_person_wants_forgotten_is_gone_from_tickets_drafts_and_ans
     await until(lambda thread=card.id: thread in guild.world.channels, "its thread")
     await press(guild, card, "Take")
     await guild.say("Umbrellas are repaired in Bern.", user=MODERATOR, channel=card.id)
+    await says(guild, support, "repaired in Bern")
     await press(guild, card, "Resolve")
     draft = await says(guild, card.id, "**Draft")
     forgotten = await guild.command("forget", channel=support, user=DAVE)

@@ -204,6 +204,7 @@ class Handover:
         history = await self._conversations.history(customer.tenant, customer.conversation)
         author = f"{customer.platform}:{customer.user}"
         turns = [(turn.question, turn.answer) for turn in history.turns if turn.author == author][-_TURNS:]
+        question = triggers.without_request(question) or (turns[-1][0] if turns else question)
         store = self._store.open()
         summary = wording.summary(question, reason, turns)
         ticket, new = await self._call(

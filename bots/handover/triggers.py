@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from generation.retrieval.sentences import sentences_of
+
 _PERSON = re.compile(
     r"\b(?:(?:talk|speak|chat|connect|transfer|get|give|want|need|put)\b.{0,30}\b"
     r"(?:human|person|agent|representative|operator|somebody|someone|staff)"
@@ -26,6 +28,11 @@ _LEAST_SHOUTED = 4
 def wants_person(text: str) -> bool:
     """Whether somebody asks for a person."""
     return bool(_PERSON.search(text))
+
+
+def without_request(text: str) -> str:
+    """A text without the sentences that only ask for a person: what is left is what it is about."""
+    return " ".join(sentence for sentence in sentences_of(text) if not wants_person(sentence))
 
 
 def is_angry(text: str) -> bool:

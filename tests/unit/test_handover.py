@@ -44,6 +44,12 @@ def test_questions_about_people_are_none_for_people(text: str) -> None:
     assert not triggers.is_angry(text)
 
 
+def test_a_request_for_a_person_is_no_part_of_the_question() -> None:
+    assert triggers.without_request("Do you sell gift cards? I want to talk to a human") == "Do you sell gift cards?"
+    assert triggers.without_request("礼品卡有效期多长？转人工。") == "礼品卡有效期多长？"
+    assert not triggers.without_request("human please, I want to speak to an agent")
+
+
 def test_anger_is_words_or_shouting() -> None:
     assert triggers.is_angry("This is ridiculous")
     assert triggers.is_angry("WHERE IS MY ORDER NOW")

@@ -153,6 +153,7 @@ async def test_what_a_person_wants_forgotten_is_gone_from_tickets_drafts_and_ans
 
 
 async def answer_to(guild: FakeGuild, question: str, channel: int) -> str:
+    # Asked by somebody without a ticket there: what Alice says is still a person's business.
     asked = await guild.command("ask", question=question, channel=channel, user=DAVE)
     message = await until(lambda: guild.response(asked), "an answer")
     await until(lambda: "Helpful" in message.buttons, "the whole answer")

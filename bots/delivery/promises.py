@@ -73,8 +73,10 @@ for i = 4, #ARGV do
 end
 return lost
 """
-# KEYS: all promises, this promise, what was posted. ARGV: job, seconds to keep the record of what was posted.
+# KEYS: all promises, this promise, what was posted. ARGV: job, seconds to keep the record of what was posted, owner.
 _KEEP = """
+local owner = redis.call('HGET', KEYS[2], 'owner')
+if owner and owner ~= ARGV[3] then return 0 end
 redis.call('HSET', KEYS[3], 'final', '1')
 redis.call('EXPIRE', KEYS[3], ARGV[2])
 redis.call('DEL', KEYS[2])
@@ -157,15 +159,18 @@ class Promises:
     async def keep(self, job_id: str, ttl_s: int | None = None) -> bool:
         """The final message is shown.
 
+        Nothing is recorded of a promise that another process has taken over: it may be showing an earlier state by now,
+        and has to go on to the end.
+
         Args:
             job_id: Whose.
             ttl_s: How long that is to be known; None for as long as promises.
 
         Returns:
-            Whether this is news: False if somebody has said so before.
+            Whether this is news: False if somebody has said so before, or it is another process' to say.
         """
         with mapped_errors(self._redis):
-            return bool(await self._keep(keys=self._keys(job_id), args=[job_id, ttl_s or self._ttl_s]))
+            return bool(await self._keep(keys=self._keys(job_id), args=[job_id, ttl_s or self._ttl_s, self._owner]))
 
     @property
     def _lease_ms(self) -> int:

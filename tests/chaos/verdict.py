@@ -196,15 +196,16 @@ def history(stage: Stage, client: redis.Redis, prompt: Prompt) -> list[str]:
         f"rq:job:{prompt.job_id}",
         keys.posted(FRONT_ENDS[prompt.road], prompt.job_id),
     ):
-        kept = {key.decode(): value[:80] for key, value in client.hgetall(name).items() if key not in _BULKY}
-        lines.append(f"  {name}: {json.dumps({key: repr(value) for key, value in kept.items()})}")
+        fields = {key.decode(): value[:80] for key, value in client.hgetall(name).items() if key not in _BULKY}
+        lines.append(f"  {name}: {json.dumps({key: repr(value) for key, value in fields.items()})}")
     admission, admitted_s = client.get(keys.admission(prompt.job_id)), client.zscore(keys.admitted(), prompt.job_id)
     lines.append(f"  admission: {admission!r}, awaited in the queue since {admitted_s}, shown: {prompt.shown}")
     front_end, now_s = FRONT_ENDS[prompt.road], client.time()[0]
     owner = client.hget(keys.promise(front_end, prompt.job_id), "owner")
     lease_ms = client.zscore(keys.promises(front_end), prompt.job_id)
     left = "none" if lease_ms is None else f"{lease_ms / 1000 - now_s:.1f} s"
-    lines.append(f"  promise: owner {owner!r}, lease left: {left}")
+    kept = bool(client.hexists(keys.posted(front_end, prompt.job_id), "final"))
+    lines.append(f"  promise: kept {kept}, owner {owner!r}, lease left: {left}")
     if prompt.road == "slack":
         calls = [each for each in stage.workspace.calls if each.args.get("channel") == f"D{prompt.number}"]
         lines += [f"  {each.at_s - prompt.asked_s:.2f} s after: {each.method}: {each.answer}" for each in calls]

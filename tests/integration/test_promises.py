@@ -59,6 +59,18 @@ async def test_a_kept_promise_is_never_taken_again(async_redis):
     assert await async_redis.keys("palaver:promise*") == []
 
 
+async def test_only_whose_promise_it_is_by_now_may_say_that_it_is_kept(async_redis):
+    """Or the one that took over, and shows an earlier state, would be stopped half-way."""
+    late, taker = promises(async_redis), promises(async_redis)
+    await late.take("t__1", REPLY)
+    await asyncio.sleep(LEASE_S * 1.5)
+    assert await taker.adopt() == [Promise("t__1", REPLY)]
+    assert not await late.keep("t__1")
+    assert not await Ledger(async_redis, "front").finished("t__1")
+    assert await taker.renew(["t__1"]) == set()
+    assert await taker.keep("t__1")
+
+
 async def test_what_redis_has_forgotten_is_promised_anew_and_what_another_has_is_not(async_redis):
     mine, other = promises(async_redis), promises(async_redis)
     await mine.take("t__1", REPLY)

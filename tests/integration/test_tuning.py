@@ -18,6 +18,7 @@ from sqlalchemy import insert
 from bots.connection import client_of
 from bots.handover.learning import Learning
 from bots.handover.opening import LateStore
+from bots.handover.store import SupportStore
 from bots.handover.tables import drafts
 from bots.settings import Settings
 from generation.chat import factory
@@ -122,6 +123,7 @@ async def test_an_adapter_is_trained_loaded_while_the_engine_runs_and_withdrawn_
     refused = palaver(data_dir, "adapters", "promote", outcome["adapter"])
     assert refused.returncode == 65
     assert "deleted" in refused.stderr
+    SupportStore(f"sqlite:///{data_dir / 'support.sqlite'}").forget_user(TENANT, "user-3")  # what waited for the queue
     shown = palaver(data_dir, "train", "chat", "--tenant", TENANT, "--persona", PERSONA, "--dry-run")
     assert pairs()[3][0] not in shown.stdout
     assert pairs()[4][0] in shown.stdout

@@ -19,12 +19,9 @@ from sqlalchemy import (
     RowMapping,
     and_,
     case,
-    create_engine,
     delete,
-    event,
     func,
     insert,
-    make_url,
     or_,
     select,
     update,
@@ -37,9 +34,10 @@ from bots.handover.similarity import alike
 from bots.handover.tables import asked, drafts, feedback, lines, metadata, postings, tickets
 from bots.handover.tickets import OPEN, Asked, Customer, Draft, Posting, State, Ticket, Where
 from generation.errors import KnowledgeError
+from generation.tables import open_tables
 
-#: Any number that no other lock of the database has.
-_SCHEMA_LOCK = 0x68616E64
+#: Longest wait for the database.
+_TIMEOUT_S = 10
 #: A process that has begun to post something and died has lost it to others after this long.
 CLAIM_S = 30.0
 
@@ -55,19 +53,7 @@ class SupportStore:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = make_url(url)
-            if parsed.get_backend_name() == "postgresql":
-                parsed = parsed.set(drivername="postgresql+psycopg")
-            self._engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() == "postgresql")
-        except (SQLAlchemyError, ImportError) as error:
-            raise KnowledgeError(f"The store of hand-overs cannot be opened: {type(error).__name__}.") from error
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _durable)
-        with self._writing() as connection:
-            if self._engine.dialect.name == "postgresql":  # processes that start together must not create at once
-                connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-            metadata.create_all(connection)
+        self._engine = open_tables(url, metadata, "hand-overs", _TIMEOUT_S)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -373,13 +359,6 @@ def _post(connection: Connection, ticket: Ticket, where: Where, text: str, butto
             buttons=json.dumps(list(buttons)), tries=0, due_s=0.0,
         )
     )  # fmt: skip
-
-
-def _durable(connection: object, _: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DB-API connection
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA busy_timeout = 10000")
-    cursor.close()
 
 
 def _ticket(row: RowMapping) -> Ticket:

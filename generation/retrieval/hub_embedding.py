@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generation.errors import ModelNotFoundError
 from generation.retrieval.embedding import BATCH_TEXTS, MAX_CHARS
+from generation.retrieval.hub_models import load_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,17 +27,8 @@ class HubEncoder:
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
-        try:
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as error:
-            raise ModelNotFoundError(f"{name} needs torch and transformers: pip install 'palaver[worker]'") from error
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name)
-            self._model = AutoModel.from_pretrained(name, use_safetensors=True).eval().to(device)
-        except (OSError, ValueError) as error:
-            raise ModelNotFoundError(
-                f"{name} is no embedding model of the hub, of its local cache or of a directory."
-            ) from error
+        self._tokenizer, model = load_model(name, "AutoModel", "embedding model")
+        self._model = model.to(device)
         self.name = str(Path(name).resolve()) if Path(name).is_dir() else name
         self.dimensions = int(self._model.config.hidden_size)
         self._device = device

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from generation.errors import ModelNotFoundError
+from generation.retrieval.hub_models import load_model
 
 MAX_TOKENS = 512
 
@@ -22,20 +23,10 @@ class HubReranker:
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
-        try:
-            from transformers import AutoModelForSequenceClassification, AutoTokenizer
-        except ImportError as error:
-            raise ModelNotFoundError(f"{name} needs torch and transformers: pip install 'palaver[worker]'") from error
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModelForSequenceClassification.from_pretrained(name, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise ModelNotFoundError(
-                f"{name} is no cross-encoder of the hub, of its local cache or of a directory."
-            ) from error
+        self._tokenizer, model = load_model(name, "AutoModelForSequenceClassification", "cross-encoder")
         if model.config.num_labels not in (1, 2):
             raise ModelNotFoundError(f"{name} is no cross-encoder: it has {model.config.num_labels} outputs.")
-        self._model = model.eval().to(device)
+        self._model = model.to(device)
         self._device = device
         self._lock = threading.Lock()
 

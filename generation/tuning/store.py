@@ -28,24 +28,20 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    create_engine,
     delete,
-    event,
     insert,
     select,
     update,
 )
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from generation.errors import AdapterError, KnowledgeError
+from generation.tables import open_tables
 
 State = Literal["candidate", "promoted", "retired"]
 
 # Engines read it between two steps: a database that hangs must not hold them up for long.
 _TIMEOUT_S = 5
-_LITE = {"timeout": _TIMEOUT_S}
-_REMOTE = {"connect_timeout": _TIMEOUT_S, "tcp_user_timeout": 1000 * _TIMEOUT_S}
 
 metadata = MetaData()
 
@@ -127,18 +123,7 @@ class AdapterStore:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = make_url(url)
-            sqlite = parsed.get_backend_name() == "sqlite"
-            if not sqlite:
-                parsed = parsed.set(drivername="postgresql+psycopg")
-            self._engine = create_engine(parsed, connect_args=_LITE if sqlite else _REMOTE, pool_pre_ping=not sqlite)
-        except (SQLAlchemyError, ImportError) as error:
-            raise KnowledgeError(f"The store of adapters cannot be opened: {type(error).__name__}.") from error
-        if sqlite:
-            event.listen(self._engine, "connect", _durable)
-        with self._begun() as connection:
-            metadata.create_all(connection)
+        self._engine = open_tables(url, metadata, "adapters", _TIMEOUT_S)
 
     @contextmanager
     def _begun(self) -> Iterator[Connection]:
@@ -314,12 +299,6 @@ def _retire(connection: Connection, tenant: str, identity: str) -> None:
         .where(adapters.c.tenant == tenant, adapters.c.identity == identity, adapters.c.state == "promoted")
         .values(state="retired")
     )
-
-
-def _durable(connection: object, _: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DB-API connection
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.close()
 
 
 def _adapter(row: RowMapping) -> TunedAdapter:
